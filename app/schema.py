@@ -1,0 +1,170 @@
+"""The nouns: what a request is, what a cache and a tier give back, and everything known of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CacheStatus = Literal["hit", "miss", "bypass"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat completion request, as sent and as the gateway reads it.
+
+    Attributes:
+        body: The request's JSON object, validated, otherwise untouched.
+        tenant: Who asks; no answer is shared between tenants.
+        prompt: The text of the last user turn, what the classifier scores.
+        lookup: False when the client sent `Cache-Control: no-cache` or `no-store`.
+        store: False when the client sent `Cache-Control: no-store`.
+    """
+
+    body: Mapping[str, Any]
+    tenant: str
+    prompt: str
+    lookup: bool = True
+    store: bool = True
+
+    @property
+    def model(self) -> str:
+        """The model, tier or alias that was asked for."""
+        return str(self.body["model"])
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one completion, as its provider counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer in OpenAI's form, and the configured model that gave it."""
+
+    body: dict[str, Any]
+    target: str
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens; zeros when the provider did not count."""
+        usage = self.body.get("usage") or {}
+        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """Some chunks of a streamed answer in OpenAI's form, in order; batched because each message between replicas costs."""
+
+    chunks: list[dict[str, Any]]
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """Where a request's answer is kept.
+
+    Attributes:
+        scope: Hex digest of everything but the matched text that changes the answer, tenant included.
+        entry: Hex digest of the matched text, normalised.
+        text: The matched text: the last user turn.
+        semantic: Whether a text of the same meaning may answer, or only the same text.
+    """
+
+    scope: str
+    entry: str
+    text: str
+    semantic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A stored answer: the text it answered, the completion, and the tier that made it."""
+
+    text: str
+    completion: Completion
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A text's vector as little-endian float32 bytes, L2 norm 1, and the name of the space it lives in."""
+
+    space: str
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLookup:
+    """What the cache decided, and why.
+
+    Attributes:
+        status: `hit`, `miss`, or `bypass` when the request must not be served from a cache.
+        reason: The deciding rule, in words that fit a header.
+        similarity: Cosine to the nearest stored text, if one was compared.
+        entry: The stored answer of a hit.
+        embedding: The text's embedding, kept so that the write after a miss need not compute it again.
+    """
+
+    status: CacheStatus
+    reason: str
+    similarity: float | None = None
+    entry: CacheEntry | None = None
+    embedding: Embedding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything known about a request that was answered.
+
+    Attributes:
+        completion: The answer; of a stream, as far as it came.
+        tier: The tier that answered; `cache` for a hit.
+        cache: The cache's decision.
+        score: Difficulty in [0, 1], or None when nothing was scored.
+        attempts: Tiers asked; 0 for a hit.
+        cost_usd: What the answer cost.
+        saved_usd: The bill at the baseline's price, less `cost_usd`.
+        latency_s: From the parsed request to the answer; of a stream, to its end.
+        route: Why this tier: `cache`, `score`, `pinned`, or `unclassified` when the classifier was down.
+        finished: False for a stream that broke off.
+    """
+
+    completion: Completion
+    tier: str
+    cache: CacheLookup
+    score: float | None
+    attempts: int
+    cost_usd: float
+    saved_usd: float
+    latency_s: float
+    route: str
+    finished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """A streamed answer whose first chunk has come: what is known already, and the rest.
+
+    `parts` yields the answer; once it is exhausted or closed, the controller's `on_end` has its Outcome.
+    """
+
+    tier: str
+    target: str
+    cache: CacheLookup
+    score: float | None
+    attempts: int
+    route: str
+    parts: AsyncGenerator[StreamPart, None]
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """The state of one part of the gateway, as `/readyz` shows it."""
+
+    name: str
+    state: Literal["up", "down"]
+    detail: Mapping[str, Any]

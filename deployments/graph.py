@@ -1,0 +1,52 @@
+"""The composition. Ray Serve reads the type of `config` at run time, so no `annotations` import here."""
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.context import _get_global_client
+
+from app.config import GatewayConfig
+from app.errors import ConfigError
+from app.routing import TierConfig
+from app.tenants import check_address
+from deployments.ingress import Ingress
+from deployments.servers import CacheServer, ClassifierServer, TierServer
+
+# Waiting for a network needs no core of its own; a configuration's `deployments` overrides each of these.
+_LIGHT = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 512}
+_MODEL = {"ray_actor_options": {"num_cpus": 0.5}, "max_ongoing_requests": 256}
+
+
+def build_app(config: GatewayConfig) -> Application:
+    """Compose the gateway: an ingress over a cache, a classifier and one tier per price level.
+
+    Raises:
+        ConfigError: The gateway would be open to others than this machine, or a key has nowhere to come from.
+    """
+    check_address(config.tenants, _listening_address())
+    stand_ins = config.stand_ins()
+    bound = {tier.name: bind_tier(tier) for tier in config.tiers if tier.name not in stand_ins}
+    tiers = {tier.name: bound[stand_ins.get(tier.name, tier.name)] for tier in config.tiers}
+    cache = None
+    if config.redis is not None:
+        config.redis.url()  # missing: stop here, not in a replica
+        cache = serve.deployment(CacheServer, name="Cache", **_MODEL).bind(config.cache, config.redis)
+    classifier = serve.deployment(ClassifierServer, name="Classifier", **_MODEL).bind(config.classifier)
+    ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **_LIGHT)
+    return ingress.bind(config, cache, classifier, tiers)
+
+
+def bind_tier(tier: TierConfig) -> Application:
+    """Bind one tier as `Tier-NAME`: a local model, or the API clients of its targets."""
+    if tier.llm:
+        from deployments.local_llm import bind_local_llm
+
+        return bind_local_llm(tier.llm, f"Tier-{tier.name}")
+    if missing := tier.missing_keys():
+        raise ConfigError(f"tiers: `{tier.name}` has no target with a key; set {' or '.join(missing)}")
+    return serve.deployment(TierServer, name=f"Tier-{tier.name}", **_LIGHT).bind(tier)
+
+
+def _listening_address() -> str | None:
+    """Return the address that Serve's proxies listen on, or None where none run."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else str(client.http_config.host or "0.0.0.0")

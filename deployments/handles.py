@@ -1,0 +1,134 @@
+"""The protocols over Ray Serve handles. Ray's failures become ours here, so that the controller never sees Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError, UpstreamTimeoutError
+from app.failfast import FailFast
+from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart
+
+_PAUSE_S = 1.0
+
+
+class RemoteCache:
+    """A SemanticCache behind a handle; too slow is as good as down."""
+
+    def __init__(self, handle: DeploymentHandle, timeout_s: float = 1.0) -> None:
+        self._handle = handle
+        self._timeout_s = timeout_s
+        self._failfast = FailFast(_PAUSE_S)
+
+    async def lookup(self, key: CacheKey) -> CacheLookup:
+        """Decide whether a stored answer serves the key's text.
+
+        Raises:
+            CacheUnavailableError: No replica answered in time.
+        """
+        with _guarded(self._failfast, CacheUnavailableError, "the cache"):
+            async with asyncio.timeout(self._timeout_s):
+                lookup: CacheLookup = await self._handle.lookup.remote(key)
+                return lookup
+
+
+class RemoteClassifier:
+    """A ComplexityClassifier behind a handle; too slow is as good as down."""
+
+    def __init__(self, handle: DeploymentHandle, timeout_s: float = 1.0) -> None:
+        self._handle = handle
+        self._timeout_s = timeout_s
+        self._failfast = FailFast(_PAUSE_S)
+
+    async def score(self, prompt: str) -> float:
+        """Return the difficulty in [0, 1].
+
+        Raises:
+            ClassifierUnavailableError: No replica answered in time.
+        """
+        with _guarded(self._failfast, ClassifierUnavailableError, "the classifier"):
+            async with asyncio.timeout(self._timeout_s):
+                return float(await self._handle.score.remote(prompt))
+
+
+class RemoteProvider:
+    """A ChatProvider behind the handle of a TierServer or of the local model."""
+
+    def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)  # resolved once: it costs as much as a call
+        self._name = name
+        self._timeout_s = timeout_s
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        """Answer a request in one piece.
+
+        Raises:
+            InvalidRequestError: The provider refuses the request itself.
+            UpstreamError: The tier failed, or did not answer in time.
+        """
+        with self._translated():
+            async with asyncio.timeout(self._timeout_s):
+                completion: Completion = await self._handle.complete.remote(dict(body))
+                return completion
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        """Answer a request piece by piece; closing it cancels the request in the replica. Raises as `complete` does."""
+        response = self._streaming.stream.remote(dict(body))
+        parts = aiter(response)
+        try:
+            with self._translated():
+                while True:
+                    async with asyncio.timeout(self._timeout_s):
+                        part = await anext(parts, None)
+                    if part is None:
+                        return
+                    yield part
+        finally:
+            response.cancel()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(f"no answer in {self._timeout_s:g} s", self._name) from error
+        except RayTaskError as error:
+            if isinstance(error.cause, GatewayError):
+                raise error.cause from None
+            raise UpstreamError(f"the replica failed: {error.cause!r}", self._name) from error
+        except (RayError, RayServeException) as error:
+            raise UpstreamError(f"the replica was lost: {type(error).__name__}", self._name) from error
+
+
+async def ask_status(handle: DeploymentHandle, name: str, timeout_s: float = 2.0) -> PartStatus:
+    """Ask a deployment for its state; one that does not answer in time is down."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            status: PartStatus = await handle.status.remote()
+            return PartStatus(name, status.state, status.detail)
+    except TimeoutError:
+        return PartStatus(name, "down", {"reason": f"no answer in {timeout_s:g} s"})
+    except (RayError, RayServeException) as error:
+        return PartStatus(name, "down", {"reason": type(error).__name__})
+
+
+@contextlib.contextmanager
+def _guarded(failfast: FailFast, failure: type[GatewayError], part: str) -> Iterator[None]:
+    if failfast.tripped:
+        raise failure(f"{part} did not answer a moment ago")
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, GatewayError):
+            raise error.cause from None
+        raise failure(f"{part} failed: {error.cause!r}") from error
+    except (TimeoutError, RayError, RayServeException) as error:
+        failfast.trip()
+        raise failure(f"{part} did not answer: {type(error).__name__}") from error

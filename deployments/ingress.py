@@ -1,0 +1,84 @@
+"""The ingress: the controller over handles, served by `build_api`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from app.api import build_api
+from app.config import GatewayConfig
+from app.controller import TrafficController
+from app.errors import CacheUnavailableError
+from app.schema import PartStatus
+from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
+from deployments.telemetry import Telemetry, prometheus
+
+
+class Ingress:
+    """One replica of the gateway's front.
+
+    Args:
+        cache: None runs without a cache.
+        tiers: A handle for every tier; a stand-in's twice.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        cache: DeploymentHandle | None,
+        classifier: DeploymentHandle,
+        tiers: Mapping[str, DeploymentHandle],
+    ) -> None:
+        self._config = config
+        self._cache = cache
+        self._classifier = classifier
+        self._tiers = tiers
+        self._stand_ins = config.stand_ins()
+        self._store = config.redis.build(config.cache.ttl_s) if config.redis else None
+        self._telemetry = Telemetry()
+        self._controller = TrafficController(
+            config,
+            self._store,
+            RemoteCache(cache) if cache else None,
+            RemoteClassifier(classifier),
+            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
+            self._telemetry.record,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(
+            self._controller,
+            self._config,
+            self._config.tenants.build(),
+            self._parts,
+            prometheus,
+            self._telemetry.record_error,
+        )
+
+    async def _parts(self) -> Sequence[PartStatus]:
+        asked = [ask_status(self._classifier, "classifier")]
+        asked += [ask_status(handle, f"tier-{name}") for name, handle in self._tiers.items()]
+        if self._cache is not None:
+            asked += [self._redis_status(), ask_status(self._cache, "cache")]
+        return [self._explained(part) for part in await asyncio.gather(*asked)]
+
+    async def _redis_status(self) -> PartStatus:
+        assert self._store is not None
+        try:
+            await self._store.ping()
+        except CacheUnavailableError as error:
+            return PartStatus("redis", "down", {"reason": error.message})
+        return PartStatus("redis", "up", {})
+
+    def _explained(self, part: PartStatus) -> PartStatus:
+        """Say of a tier that another answers for it, and why."""
+        for tier in self._config.tiers:
+            if part.name == f"tier-{tier.name}" and tier.name in self._stand_ins:
+                reason = f"{', '.join(tier.missing_keys())} is not set"
+                return PartStatus(
+                    part.name, part.state, {**part.detail, "stand_in": self._stand_ins[tier.name], "reason": reason}
+                )
+        return part

@@ -1,0 +1,102 @@
+"""The local tier: `ray.serve.llm`'s LLMServer on vLLM, spoken to in plain dictionaries.
+
+Imported only where a tier has an `llm`, since it imports vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import msgspec
+import pydantic
+from ray.serve import Application
+from ray.serve.llm import LLMConfig, LLMServer, build_llm_deployment
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+from app.bundled import resolve
+from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UpstreamError
+from app.routing import LocalLLMConfig
+from app.schema import Completion, PartStatus, StreamPart
+
+
+class LocalLLMServer(LLMServer):  # type: ignore[misc]
+    """An LLMServer that takes and gives OpenAI's JSON, so that its callers need not import vLLM."""
+
+    async def start(self) -> None:
+        """Start the engine and warm it up: the first request compiles kernels, and no client should wait for that."""
+        await super().start()
+        await self.complete({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        """Answer a request in one piece."""
+        async for answer in await self.chat(self._request(body, stream=False)):
+            if hasattr(answer, "error"):
+                raise _translated(answer.error.model_dump())
+            return Completion(answer.model_dump(exclude_none=True), self._llm_config.model_id)
+        raise UpstreamError("vLLM gave no answer", "vllm")
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        """Answer a request piece by piece; Ray batches the chunks of some milliseconds."""
+        async for batch in await self.chat(self._request(body, stream=True)):
+            chunks = []
+            for item in batch:
+                if hasattr(item, "error"):
+                    raise _translated(item.error.model_dump())
+                chunks += [_chunk(event) for event in item.split("\n\n") if event and event != "data: [DONE]"]
+            if chunks:
+                yield StreamPart(chunks, self._llm_config.model_id)
+
+    async def status(self) -> PartStatus:
+        """Raise unless the engine is healthy."""
+        await self.check_health()
+        return PartStatus("tier", "up", {"model": self._llm_config.model_id})
+
+    def _request(self, body: Mapping[str, Any], *, stream: bool) -> ChatCompletionRequest:
+        options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {"stream": False}
+        fields = {key: value for key, value in body.items() if key != "stream_options"}
+        try:
+            return ChatCompletionRequest(**{**fields, **options, "model": self._llm_config.model_id})
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            param = ".".join(map(str, first["loc"])) or None
+            raise InvalidRequestError(f"{first['msg']}{f' (in `{param}`)' if param else ''}.", param) from error
+
+
+def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
+    """Bind a local model as the deployment of that name."""
+    env = {"HF_HUB_OFFLINE": "1"} if llm.model.startswith(("bundled:", "/", ".")) else {}
+    engine = {"max_model_len": 4096, **llm.engine}
+    bundle: dict[str, float] = {"CPU": llm.cpus}
+    if llm.device == "cuda":
+        bundle["GPU"] = llm.gpu_fraction
+        env["VLLM_RAY_PER_WORKER_GPUS"] = f"{llm.gpu_fraction:g}"
+        # the rest is for CUDA graphs and for the neighbour on the same GPU
+        engine.setdefault("gpu_memory_utilization", round(0.9 * min(llm.gpu_fraction, 1), 3))
+    config = LLMConfig(
+        model_loading_config={"model_id": llm.target, "model_source": resolve(llm.model)},
+        # the engine's worker has the bundle; the replica around it asks for nothing more
+        deployment_config={"num_replicas": 1, "ray_actor_options": {"num_cpus": 0}},
+        placement_group_config={"bundles": [bundle]},
+        accelerator_config={"kind": "cpu" if llm.device == "cpu" else "gpu"},
+        engine_kwargs=engine,
+        runtime_env={"env_vars": {**env, **llm.env}},
+    )
+    return build_llm_deployment(config, override_serve_options={"name": deployment}, deployment_cls=LocalLLMServer)
+
+
+def _chunk(event: str) -> dict[str, Any]:
+    chunk: dict[str, Any] = msgspec.json.decode(event.removeprefix("data: "))
+    if "error" in chunk:
+        raise _translated(chunk["error"])
+    return chunk
+
+
+def _translated(error: Mapping[str, Any]) -> GatewayError:
+    """vLLM's error object as one of ours."""
+    message = str(error.get("message"))
+    if int(error.get("code") or 500) not in (400, 422):
+        return UpstreamError(message, "vllm")
+    if "context length" in message or "max_model_len" in message:
+        return ContextLengthError(message)
+    return InvalidRequestError(message, error.get("param"))

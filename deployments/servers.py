@@ -1,0 +1,106 @@
+"""What each replica holds. Plain classes: `graph.py` names, wraps and binds them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+
+from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
+from app.classifier import ClassifierConfig
+from app.errors import CacheUnavailableError, UpstreamError
+from app.protocols import ChatProvider
+from app.routing import TierConfig
+from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart
+
+log = logging.getLogger("ray.serve")
+T = TypeVar("T")
+
+
+class CacheServer:
+    """The semantic cache: one encoder, one Redis client."""
+
+    def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
+        self._embedder = config.embedder.build()
+        self._store = redis.build(config.ttl_s)
+        self._cache = RedisSemanticCache(config, self._store, self._embed, self._embedder.space)
+
+    async def lookup(self, key: CacheKey) -> CacheLookup:
+        """Decide whether a stored answer serves the key's text."""
+        return await self._cache.lookup(key)
+
+    async def status(self) -> PartStatus:
+        """Say whether lookups work."""
+        try:
+            await self._store.ping()
+        except CacheUnavailableError as error:
+            return PartStatus("cache", "down", {"reason": error.message})
+        return PartStatus("cache", "up", {"embedder": self._embedder.space})
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        return list(await asyncio.to_thread(self._embedder.embed, texts))
+
+
+class ClassifierServer:
+    """The difficulty classifier."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        self._classifier = config.build()
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
+    async def score(self, prompts: list[str]) -> list[float]:
+        """Score prompts in [0, 1]; one at a time for the caller, batched here."""
+        return [float(score) for score in await asyncio.to_thread(self._classifier.scores, prompts)]
+
+    async def status(self) -> PartStatus:
+        """Say that the model is loaded."""
+        return PartStatus("classifier", "up", {})
+
+
+class TierServer:
+    """An API tier: its targets in order, one client each."""
+
+    def __init__(self, tier: TierConfig) -> None:
+        self._tier = tier
+        self._targets: dict[str, ChatProvider] = {t.model: t.build() for t in tier.targets if t.available()}
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        """Answer by the first target that can."""
+        return await self._first(body, lambda target: target.complete(body))
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        """Stream from the first target that sends a chunk."""
+
+        async def opened(target: ChatProvider) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
+            stream = target.stream(body)
+            return await anext(stream), stream
+
+        part, rest = await self._first(body, opened)
+        yield part
+        async for part in rest:
+            yield part
+
+    async def status(self) -> PartStatus:
+        """Say which targets have their keys; upstreams are not called, since that would cost."""
+        missing = self._tier.missing_keys()
+        detail = {"targets": list(self._targets)} | ({"missing": missing} if missing else {})
+        return PartStatus(f"tier-{self._tier.name}", "up" if self._targets else "down", detail)
+
+    async def _first(
+        self, body: Mapping[str, Any], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]
+    ) -> T:
+        named = self._targets.get(str(body.get("model")))
+        last = UpstreamError(f"no target has its key: {', '.join(self._tier.missing_keys())}", self._tier.name)
+        for target in [named] if named else list(self._targets.values()):
+            try:
+                return await ask(target)
+            except UpstreamError as error:
+                log.warning("tier %s: %s", self._tier.name, error.message)
+                last = error
+        raise last

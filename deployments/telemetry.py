@@ -1,0 +1,106 @@
+"""Every metric we export."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from typing import Any
+
+import ray
+from ray.serve import metrics
+
+from app.errors import GatewayError
+from app.schema import Outcome
+
+_LATENCY_S = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+_UNIT = [i / 10 for i in range(1, 10)]
+_EXPORTED = ("ray_tierwise_", "ray_serve_", "ray_vllm", "vllm")
+
+
+class Telemetry:
+    """Counts outcomes and failures; labels are few and of few values."""
+
+    def __init__(self) -> None:
+        self._requests = metrics.Counter(
+            "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "route", "finished")
+        )
+        self._errors = metrics.Counter("tierwise_errors", "Requests that ended in an error.", tag_keys=("status", "type"))
+        self._tokens = metrics.Counter("tierwise_tokens", "Tokens used.", tag_keys=("tier", "kind"))
+        self._cost = metrics.Counter("tierwise_cost_usd", "What the answers cost.", tag_keys=("tier",))
+        self._saved = metrics.Gauge(
+            "tierwise_saved_usd", "The bill at the baseline's price less the cost, since the start.", tag_keys=("tier",)
+        )
+        self._latency = metrics.Histogram(
+            "tierwise_latency_s", "From the parsed request to the answer.", _LATENCY_S, tag_keys=("tier",)
+        )
+        self._score = metrics.Histogram("tierwise_score", "Difficulty of the scored prompts.", _UNIT)
+        self._similarity = metrics.Histogram(
+            "tierwise_similarity", "Cosine to the nearest stored text.", _UNIT, tag_keys=("cache",)
+        )
+        self._saved_by_tier: dict[str, float] = {}
+
+    def record(self, outcome: Outcome) -> None:
+        """Count an answered request."""
+        tier = {"tier": outcome.tier}
+        self._requests.inc(
+            1,
+            tier | {"cache": outcome.cache.status, "route": outcome.route, "finished": str(outcome.finished).lower()},
+        )
+        self._latency.observe(outcome.latency_s, tier)
+        saved = self._saved_by_tier[outcome.tier] = self._saved_by_tier.get(outcome.tier, 0.0) + outcome.saved_usd
+        self._saved.set(saved, tier)  # a gauge, since a dear local tier can save less than nothing
+        if outcome.cache.similarity is not None:
+            self._similarity.observe(outcome.cache.similarity, {"cache": outcome.cache.status})
+        if outcome.cache.status == "hit":
+            return
+        usage = outcome.completion.usage
+        self._increase(self._tokens, usage.prompt_tokens, tier | {"kind": "prompt"})
+        self._increase(self._tokens, usage.completion_tokens, tier | {"kind": "completion"})
+        self._increase(self._cost, outcome.cost_usd, tier)
+        if outcome.score is not None:
+            self._score.observe(outcome.score)
+
+    def record_error(self, error: GatewayError) -> None:
+        """Count a failure that a client saw."""
+        self._errors.inc(1, {"status": str(error.status_code), "type": error.type})
+
+    @staticmethod
+    def _increase(counter: Any, value: float, tags: dict[str, str]) -> None:
+        if value > 0:  # Ray refuses zero
+            counter.inc(value, tags)
+
+
+async def prometheus() -> bytes:
+    """Collect the metrics of every replica on every node, as Prometheus text; Ray exports them every few seconds."""
+    return await asyncio.to_thread(_collect)
+
+
+def _collect() -> bytes:
+    texts = []
+    for node in ray.nodes():
+        if node["Alive"] and node.get("MetricsExportPort"):
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            try:
+                with urllib.request.urlopen(url, timeout=2) as response:
+                    texts.append(response.read().decode())
+            except OSError:
+                continue  # a node that is leaving
+    return merged(texts).encode()
+
+
+def merged(texts: list[str]) -> str:
+    """Merge Prometheus texts family by family, since a family may appear only once; others than ours are left out."""
+    families: dict[str, list[str]] = {}
+    for text in texts:
+        lines: list[str] = []
+        for line in text.splitlines():
+            if line.startswith("# HELP "):
+                name = line.split(" ", 3)[2]
+                lines = families.setdefault(name, [])
+                if lines:
+                    continue
+            elif line.startswith("# ") and line in lines:
+                continue
+            lines.append(line)
+    kept = [line for name, lines in families.items() if name.startswith(_EXPORTED) for line in lines]
+    return "\n".join(kept) + "\n"
