@@ -54,14 +54,14 @@ class RedisConfig(Section):
             raise ConfigError(f"redis.url_env: {self.url_env} is not set; {hint}set it to the URL of a Redis 8")
         return url
 
-    def build(self, ttl_s: int) -> RedisStore:
-        """Make a client; it connects when it is first used."""
+    def build(self, ttl_s: int, url: str | None = None) -> RedisStore:
+        """Make a client, by default of the configured URL; it connects when it is first used."""
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
         client = Redis.from_url(
-            self.url(),
+            url or self.url(),
             protocol=3,
             socket_timeout=self.timeout_s,
             socket_connect_timeout=self.timeout_s,

@@ -1,0 +1,125 @@
+"""What Tierwise adds to an answer: exact hit, semantic hit and miss, at concurrency 1 and 16.
+
+The upstream is scripted and its own answer time is subtracted, so the figures are the gateway's alone. Client, upstream
+and gateway share the machine's cores. A semantic hit is a question of twelve tokens, reworded; a miss is embedded, looked
+up, scored, sent on, and written to the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.benchmark.load import ask, play
+from app.launch import Launcher, ServeFile, read_serve_file
+
+CONFIG = Path("configs/bench.yaml")
+_CONCURRENCY = (1, 16)
+_ROUNDS = 3
+_THINGS = (
+    "invoice receipt contract parcel ticket refund voucher passport warranty licence manual subscription password "
+    "deposit mortgage prescription timetable newsletter payslip membership"
+).split()
+_PLACES = "Lisbon Oslo Quito Nairobi Hanoi Perth Boston Lyon Cairo Seoul".split()
+_NOUNS = [
+    *_THINGS,
+    *"garden bicycle violin glacier cathedral bacteria orbit novel striker vineyard tunnel election harvest".split(),
+    *"diamond dialect volcano nurse satellite bakery opera".split(),
+]
+_VERBS = (
+    "explains repairs sells paints measures forgets imports teaches insures delays prints cancels audits hides renames "
+    "photographs"
+).split()
+
+
+def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -> dict[str, Any]:
+    """Start the gateway of `config` and its scripted upstream, and measure.
+
+    Args:
+        seconds: Of each case, concurrency and round; a round warms up first.
+
+    Returns:
+        `exact_hit|semantic_hit|miss` . `c1|c16` . `p50_ms|p95_ms|rps`, medians of three rounds; and `upstream_ms`, what
+        was subtracted.
+    """
+    file = read_serve_file(config)
+    with scripted_upstream(file) as upstream, gateway(file, say):
+        stored = [f"How do I get a new {thing} when I live in {place}?" for thing in _THINGS for place in _PLACES]
+        reworded = [f"how do i get a new {thing}, when i live in {place}" for thing in _THINGS for place in _PLACES]
+        draw = random.Random(0)
+
+        def fresh() -> str:
+            a, b, c, d, e = (draw.choice(_NOUNS) for _ in range(5))
+            return f"Why does the {a} {b} near the {c} {draw.choice(_VERBS)} a {d} {e}?"
+
+        say(f"storing {len(stored)} answers")
+        ask(file.url, stored)
+        direct = play(upstream, fresh, 1, seconds)["p50_ms"]
+        # the exact hits first: a rewording that is a hit is not stored, so it stays one
+        cases: dict[str, tuple[Callable[[], str], dict[str, str]]] = {
+            "exact_hit": (itertools.cycle(stored).__next__, {"x-tierwise-cache-reason": "exact"}),
+            "semantic_hit": (itertools.cycle(reworded).__next__, {"x-tierwise-cache-reason": "similar"}),
+            "miss": (fresh, {"x-tierwise-cache": "miss"}),
+        }
+        rounds: dict[tuple[str, str], list[dict[str, float]]] = {}
+        for turn in range(_ROUNDS + 1):
+            for case, (prompt, expected) in cases.items():
+                for concurrency in _CONCURRENCY:
+                    figures = play(file.url, prompt, concurrency, seconds if turn else 1.0, expected)
+                    if turn:  # the first warms up
+                        rounds.setdefault((case, f"c{concurrency}"), []).append(figures)
+                        say(f"{case} c{concurrency}: {figures['p50_ms']:.2f} ms, {figures['rps']:.0f} requests/s")
+    result: dict[str, Any] = {case: {} for case in cases}
+    for (case, concurrency), all_figures in rounds.items():
+        median = {key: statistics.median(figures[key] for figures in all_figures) for key in all_figures[0]}
+        if case == "miss":
+            median = {key: value - direct if key.endswith("_ms") else value for key, value in median.items()}
+        result[case][concurrency] = {key: round(value, 3) for key, value in median.items()}
+    return result | {"upstream_ms": round(direct, 3)}
+
+
+@contextlib.contextmanager
+def gateway(file: ServeFile, say: Callable[[str], None]) -> Iterator[None]:
+    """Run the gateway of a file."""
+    launcher = Launcher(file, say)
+    try:
+        launcher.start()
+        yield
+    finally:
+        launcher.stop()
+
+
+@contextlib.contextmanager
+def scripted_upstream(file: ServeFile) -> Iterator[str]:
+    """Run the scripted upstream where the file's targets expect it; gives its URL."""
+    address = urlsplit(file.config.tiers[0].targets[0].base_url)
+    process = subprocess.Popen([sys.executable, "-m", "app.benchmark.upstream", str(address.port)])
+    url = f"http://{address.netloc}"
+    try:
+        while not _listening(url):
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listening(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=1).close()
+    except urllib.error.HTTPError:  # it answers, if only that there is nothing at /
+        return True
+    except OSError:
+        return False
+    return True
