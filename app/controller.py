@@ -15,6 +15,7 @@ from app.errors import (
     CacheUnavailableError,
     ClassifierUnavailableError,
     ContextLengthError,
+    InvalidRequestError,
     UnavailableError,
     UpstreamError,
 )
@@ -58,6 +59,7 @@ class TrafficController:
         self._clock = clock
         self._prices = config.prices()
         self._baseline = config.baseline_price()
+        self._tool_tiers = config.tool_tiers()
         self._writes: set[asyncio.Task[None]] = set()
 
     async def handle(self, request: ChatRequest) -> Outcome:
@@ -75,7 +77,7 @@ class TrafficController:
 
         tiers, score, route = await self._route(request)
         completion, tier, attempts = await self._first_answer(
-            tiers, lambda provider: provider.complete(request.body)
+            tiers, lambda tier: self._providers[tier.name].complete(_addressed(request, tier, route))
         )
         self._store_later(request, key, lookup, completion, tier)
         return self._end(self._answered(lookup, completion, tier, score, route, attempts, started))
@@ -93,7 +95,7 @@ class TrafficController:
 
         tiers, score, route = await self._route(request)
         (first, rest), tier, attempts = await self._first_answer(
-            tiers, lambda provider: _opened(provider.stream(request.body))
+            tiers, lambda tier: _opened(self._providers[tier.name].stream(_addressed(request, tier, route)))
         )
 
         async def parts() -> AsyncGenerator[StreamPart, None]:
@@ -146,22 +148,32 @@ class TrafficController:
         """Return the tiers to try, the score and why. A classifier that is down costs the top tier."""
         tiers = self._config.tiers
         if request.model not in self._config.auto_models:
-            return pinned(request.model, tiers), None, "pinned"
+            return self._able(request, pinned(request.model, tiers)), None, "pinned"
         try:
             score = await self._classifier.score(request.prompt)
         except ClassifierUnavailableError as error:
             log.warning("classifier unavailable, asking the top tier: %s", error.message)
-            return tiers[-1:], None, "unclassified"
-        return plan(score, tiers), score, "score"
+            return self._able(request, tiers[-1:]), None, "unclassified"
+        return self._able(request, plan(score, tiers)), score, "score"
+
+    def _able(self, request: ChatRequest, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
+        """Leave out the tiers that cannot call tools, if the request has any."""
+        if not request.body.get("tools"):
+            return tiers
+        able = tuple(tier for tier in tiers if tier.name in self._tool_tiers)
+        if not able:
+            names = ", ".join(sorted(self._tool_tiers)) or "none that is configured; set the API key of one"
+            raise InvalidRequestError(f"`tools` are not supported here. Tiers that support them: {names}.", "tools")
+        return able
 
     async def _first_answer(
-        self, tiers: tuple[TierConfig, ...], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]
+        self, tiers: tuple[TierConfig, ...], ask: Callable[[TierConfig], Coroutine[Any, Any, T]]
     ) -> tuple[T, TierConfig, int]:
         """Ask the tiers in turn; a prompt too long for one goes to the next as well."""
         too_long: ContextLengthError | None = None
         for attempt, tier in enumerate(tiers, 1):
             try:
-                return await ask(self._providers[tier.name]), tier, attempt
+                return await ask(tier), tier, attempt
             except UpstreamError as error:
                 log.warning("tier %s failed: %s", tier.name, error.message)
             except ContextLengthError as error:
@@ -218,6 +230,11 @@ class TrafficController:
             await exact.put(key, entry, lookup.embedding)
         except CacheUnavailableError as error:
             log.warning("an answer was not cached: %s", error.message)
+
+
+def _addressed(request: ChatRequest, tier: TierConfig, route: str) -> Mapping[str, Any]:
+    """Name the tier as the model of a routed request: any of its targets may answer."""
+    return request.body if route == "pinned" else {**request.body, "model": tier.name}
 
 
 async def _opened(

@@ -111,10 +111,13 @@ class EmbeddedRedis:
         try:
             with socket.create_connection(("127.0.0.1", self._port), 0.2) as connection:
                 connection.settimeout(0.5)
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")  # -LOADING while it reads its file
+                connection.sendall(b"PING\r\nINFO server\r\n")
+                reply = connection.recv(8192)
         except OSError:
             return False
+        # -LOADING while it reads its file; another pid where the port is another server's
+        ours = self._process is not None and b"process_id:%d\r" % self._process.pid in reply
+        return ours and reply.startswith(b"+PONG")
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -17,10 +18,9 @@ from rich.console import Console
 from rich.progress import track
 
 from app.cache import RedisConfig, RedisSemanticCache, cache_key
-from app.config import GatewayConfig
+from app.config import GatewayConfig, read_serve_file
 from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
-from app.launch import read_serve_file
 from app.routing import plan
 from app.schema import CacheEntry, CacheLookup, Completion
 
@@ -63,7 +63,8 @@ async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url
     store = RedisConfig(timeout_s=5).build(config.cache.ttl_s, redis_url)
 
     async def embed(text: str) -> NDArray[np.float32]:
-        return embedder.embed([text])[0]
+        vector: NDArray[np.float32] = embedder.embed([text])[0]
+        return vector
 
     cache = RedisSemanticCache(config.cache, store, embed, embedder.space)
     decisions = []
@@ -105,7 +106,8 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
     """
     rows = _rows(prompts)
     config = read_serve_file(config_file).config
-    classifier = config.classifier.build()
+    encoder = config.classifier.encoder.model_copy(update={"threads": os.cpu_count() or 1})
+    classifier = config.classifier.model_copy(update={"encoder": encoder}).build()
     started = time.perf_counter()
     scored = []
     for start in track(range(0, len(rows), _BLOCK), "route-eval", console=_CONSOLE):

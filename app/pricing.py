@@ -18,6 +18,5 @@ class Price(Section):
 def cost_usd(usage: Usage, price: Price) -> float:
     """Return the price of a completion's tokens in USD."""
     return (
-        usage.prompt_tokens * price.usd_per_1m_input_tokens
-        + usage.completion_tokens * price.usd_per_1m_output_tokens
+        usage.prompt_tokens * price.usd_per_1m_input_tokens + usage.completion_tokens * price.usd_per_1m_output_tokens
     ) / 1e6

@@ -1,4 +1,4 @@
-"""The seams. Each has an implementation in `app`, a handle in `deployments/handles.py` and a fake in `tests/fakes.py`."""
+"""The seams: each has an implementation in `app`, a handle in `deployments/handles.py`, a fake in `tests/fakes.py`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ChatProvider(Protocol):
         """Answer a request in one piece.
 
         Args:
-            body: An OpenAI chat request; `model` is honoured if it names one of the provider's targets.
+            body: An OpenAI chat request; its `model` names one target of the provider, or the tier for any of them.
 
         Raises:
             InvalidRequestError: The provider refuses the request itself.

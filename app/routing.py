@@ -22,6 +22,7 @@ class LocalLLMConfig(Section):
         cpus: CPUs that Ray sets aside for a replica; a GPU's replica has them beside it.
         gpu_fraction: Share of one GPU that a replica is pinned to; the engine takes nine tenths of that memory.
         engine: vLLM engine arguments (`max_model_len`, `dtype`, ...).
+        tools: Whether requests with `tools` may come here; needs `engine` arguments that turn on tool parsing.
         env: Environment of the replica.
         timeout_s: Longest wait for a whole answer, and for each chunk of a streamed one.
         price: What its tokens cost; a rented GPU's hour divided by its tokens.
@@ -33,6 +34,7 @@ class LocalLLMConfig(Section):
     cpus: PositiveFloat = 1
     gpu_fraction: Annotated[float, Field(gt=0, le=8)] = 1.0
     engine: dict[str, Any] = {}
+    tools: bool = False
     env: dict[str, str] = {}
     timeout_s: PositiveFloat = 120
     price: Price = Price()

@@ -57,7 +57,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class StreamPart:
-    """Some chunks of a streamed answer in OpenAI's form, in order; batched because each message between replicas costs."""
+    """Chunks of a streamed answer in OpenAI's form, in order; batched, since each message between replicas costs."""
 
     chunks: list[dict[str, Any]]
     target: str

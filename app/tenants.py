@@ -40,7 +40,7 @@ class KeyFileTenants(Section):
             ConfigError: It cannot be read, has a malformed line or no key at all; the message names the line.
         """
         try:
-            lines = self.file.expanduser().read_text("utf-8").splitlines()
+            lines = self.file.expanduser().read_text("utf-8", "replace").splitlines()
         except OSError as error:
             raise ConfigError(f"tenants.file: cannot read `{self.file}`: {error.strerror}") from error
         keys: dict[str, str] = {}
@@ -56,7 +56,9 @@ class KeyFileTenants(Section):
                 )
             keys[match[1]] = match[2]
         if not keys:
-            raise ConfigError(f"tenants.file: `{self.file}` has no keys; add one with `tierwise key TENANT --file FILE`")
+            raise ConfigError(
+                f"tenants.file: `{self.file}` has no keys; add one with `tierwise key TENANT --file FILE`"
+            )
         return Tenants(keys, None)
 
 

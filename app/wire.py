@@ -75,7 +75,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     """
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"The body is not valid JSON: {error}. Send one JSON object.") from error
     try:
         msgspec.convert(body, _ChatBody)
@@ -128,7 +128,7 @@ def chunks_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "id": body["id"],
         "object": "chat.completion.chunk",
         "created": body["created"],
-        "model": body["model"],
+        "model": body.get("model"),
     }
     for choice in body["choices"]:
         message = choice["message"]
@@ -182,9 +182,10 @@ class ChunkAssembler:
                 message[key] = (message.get(key) or "") + delta[key]
         for piece in delta.get("tool_calls") or ():
             calls = message.setdefault("tool_calls", [])
-            while len(calls) <= piece["index"]:
+            index = piece.get("index", 0)  # some compatible APIs leave it out
+            while len(calls) <= index:
                 calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
-            call = calls[piece["index"]]
+            call = calls[index]
             call.update({key: piece[key] for key in ("id", "type") if piece.get(key)})
             for key, text in (piece.get("function") or {}).items():
                 call["function"][key] = call["function"].get(key, "") + (text or "")

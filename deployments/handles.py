@@ -11,7 +11,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError, UpstreamTimeoutError
+from app.errors import (
+    CacheUnavailableError,
+    ClassifierUnavailableError,
+    GatewayError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
 from app.failfast import FailFast
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart
 

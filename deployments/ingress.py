@@ -53,12 +53,13 @@ class Ingress:
             self._controller,
             self._config,
             self._config.tenants.build(),
-            self._parts,
+            self.parts,
             prometheus,
             self._telemetry.record_error,
         )
 
-    async def _parts(self) -> Sequence[PartStatus]:
+    async def parts(self) -> Sequence[PartStatus]:
+        """Ask every part for its state."""
         asked = [ask_status(self._classifier, "classifier")]
         asked += [ask_status(handle, f"tier-{name}") for name, handle in self._tiers.items()]
         if self._cache is not None:

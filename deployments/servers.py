@@ -42,7 +42,7 @@ class CacheServer:
             return PartStatus("cache", "down", {"reason": error.message})
         return PartStatus("cache", "up", {"embedder": self._embedder.space})
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
         return list(await asyncio.to_thread(self._embedder.embed, texts))
 
@@ -53,7 +53,7 @@ class ClassifierServer:
     def __init__(self, config: ClassifierConfig) -> None:
         self._classifier = config.build()
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
     async def score(self, prompts: list[str]) -> list[float]:
         """Score prompts in [0, 1]; one at a time for the caller, batched here."""
         return [float(score) for score in await asyncio.to_thread(self._classifier.scores, prompts)]
@@ -68,7 +68,7 @@ class TierServer:
 
     def __init__(self, tier: TierConfig) -> None:
         self._tier = tier
-        self._targets: dict[str, ChatProvider] = {t.model: t.build() for t in tier.targets if t.available()}
+        self._targets = {target.model: target.build() for target in tier.targets if target.available()}
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer by the first target that can."""
@@ -79,12 +79,18 @@ class TierServer:
 
         async def opened(target: ChatProvider) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
             stream = target.stream(body)
-            return await anext(stream), stream
+            first = await anext(stream, None)
+            if first is None:
+                raise UpstreamError("the stream ended before its first chunk", self._tier.name)
+            return first, stream
 
         part, rest = await self._first(body, opened)
-        yield part
-        async for part in rest:
+        try:
             yield part
+            async for part in rest:
+                yield part
+        finally:
+            await rest.aclose()  # a client that went away: let go of the upstream's connection
 
     async def status(self) -> PartStatus:
         """Say which targets have their keys; upstreams are not called, since that would cost."""
@@ -92,12 +98,16 @@ class TierServer:
         detail = {"targets": list(self._targets)} | ({"missing": missing} if missing else {})
         return PartStatus(f"tier-{self._tier.name}", "up" if self._targets else "down", detail)
 
-    async def _first(
-        self, body: Mapping[str, Any], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]
-    ) -> T:
-        named = self._targets.get(str(body.get("model")))
-        last = UpstreamError(f"no target has its key: {', '.join(self._tier.missing_keys())}", self._tier.name)
-        for target in [named] if named else list(self._targets.values()):
+    async def aclose(self) -> None:
+        """Close the targets' connections."""
+        for target in self._targets.values():
+            await target.aclose()
+
+    async def _first(self, body: Mapping[str, Any], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]) -> T:
+        model = body.get("model")
+        named = self._tier.models().keys() & {model}
+        last = UpstreamError(f"the API key of {model} is not set", self._tier.name)
+        for target in [self._targets[name] for name in self._targets if not named or name in named]:
             try:
                 return await ask(target)
             except UpstreamError as error:

@@ -24,7 +24,9 @@ class Telemetry:
         self._requests = metrics.Counter(
             "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "route", "finished")
         )
-        self._errors = metrics.Counter("tierwise_errors", "Requests that ended in an error.", tag_keys=("status", "type"))
+        self._errors = metrics.Counter(
+            "tierwise_errors", "Requests that ended in an error.", tag_keys=("status", "type")
+        )
         self._tokens = metrics.Counter("tierwise_tokens", "Tokens used.", tag_keys=("tier", "kind"))
         self._cost = metrics.Counter("tierwise_cost_usd", "What the answers cost.", tag_keys=("tier",))
         self._saved = metrics.Gauge(

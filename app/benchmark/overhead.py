@@ -1,8 +1,8 @@
 """What Tierwise adds to an answer: exact hit, semantic hit and miss, at concurrency 1 and 16.
 
-The upstream is scripted and its own answer time is subtracted, so the figures are the gateway's alone. Client, upstream
-and gateway share the machine's cores. A semantic hit is a question of twelve tokens, reworded; a miss is embedded, looked
-up, scored, sent on, and written to the cache.
+The upstream is scripted and its own answer time is subtracted, so the figures are the gateway's alone. Client,
+upstream and gateway share the machine's cores. A semantic hit is a question of twelve tokens, reworded; a miss is
+embedded, looked up, scored, sent on, and written to the cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.benchmark.load import ask, play
-from app.launch import Launcher, ServeFile, read_serve_file
+from app.config import ServeFile, read_serve_file
+from app.launch import Launcher
 
 CONFIG = Path("configs/bench.yaml")
 _CONCURRENCY = (1, 16)
@@ -60,7 +61,7 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
         draw = random.Random(0)
 
         def fresh() -> str:
-            a, b, c, d, e = (draw.choice(_NOUNS) for _ in range(5))
+            a, b, c, d, e = draw.choices(_NOUNS, k=5)
             return f"Why does the {a} {b} near the {c} {draw.choice(_VERBS)} a {d} {e}?"
 
         say(f"storing {len(stored)} answers")
@@ -81,11 +82,11 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
                         rounds.setdefault((case, f"c{concurrency}"), []).append(figures)
                         say(f"{case} c{concurrency}: {figures['p50_ms']:.2f} ms, {figures['rps']:.0f} requests/s")
     result: dict[str, Any] = {case: {} for case in cases}
-    for (case, concurrency), all_figures in rounds.items():
+    for (case, level), all_figures in rounds.items():
         median = {key: statistics.median(figures[key] for figures in all_figures) for key in all_figures[0]}
         if case == "miss":
             median = {key: value - direct if key.endswith("_ms") else value for key, value in median.items()}
-        result[case][concurrency] = {key: round(value, 3) for key, value in median.items()}
+        result[case][level] = {key: round(value, 3) for key, value in median.items()}
     return result | {"upstream_ms": round(direct, 3)}
 
 

@@ -109,9 +109,7 @@ class RedisStore:
         """
         name = _vectors_name(key.scope, embedding.space)
         scores: dict[bytes, float] = await self._call(
-            lambda: self._client.execute_command(
-                "VSIM", name, "FP32", embedding.vector, "WITHSCORES", "COUNT", count
-            )
+            lambda: self._client.execute_command("VSIM", name, "FP32", embedding.vector, "WITHSCORES", "COUNT", count)
         )
         # Redis scores (1 + cosine) / 2
         found = [Candidate(element.decode(), 2 * score - 1) for element, score in (scores or {}).items()]
@@ -163,4 +161,7 @@ def _vectors_name(scope: str, space: str) -> str:
 
 
 def _decode(raw: bytes | None) -> CacheEntry | None:
-    return None if raw is None else _entries.decode(raw)
+    try:
+        return None if raw is None else _entries.decode(raw)
+    except msgspec.DecodeError:  # written by another version: the next answer replaces it
+        return None

@@ -41,7 +41,10 @@ class ClassifierConfig(Section):
             raise ConfigError(f"classifier.head: there is no file `{path}`; make one with `tierwise train classifier`")
         with np.load(path, allow_pickle=False) as file:
             weights = {name: file[name] for name in file.files}
-        return EncoderClassifier(self.encoder.build(), weights)
+        encoder = self.encoder.build()
+        if inputs(encoder, [""]).shape[1:] != weights["mean"].shape:
+            raise ConfigError(f"classifier.head: `{self.head}` was not trained on the encoder `{self.encoder.model}`")
+        return EncoderClassifier(encoder, weights)
 
 
 class EncoderClassifier:
@@ -69,7 +72,7 @@ class EncoderClassifier:
         w = self._weights
         hidden = np.tanh((rows - w["mean"]) / w["scale"] @ w["w1"] + w["b1"])
         raw = (hidden @ w["w2"] + w["b2"])[:, 0]
-        return np.interp(raw, w["raw"], w["score"]).astype(np.float32)
+        return np.asarray(np.interp(raw, w["raw"], w["score"]), np.float32)
 
 
 def inputs(encoder: OnnxEmbedder, prompts: Sequence[str]) -> NDArray[np.float32]:

@@ -42,7 +42,9 @@ class Examples:
     weight: Array
 
 
-def train(data: Path, out: Path = WEIGHTS, seed: int = 0, epochs: int = 30, say: Callable[[str], None] = print) -> dict[str, Any]:
+def train(
+    data: Path, out: Path = WEIGHTS, seed: int = 0, epochs: int = 20, say: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Train on every permitted `*.jsonl` of a folder and on the product prompts, and write the head.
 
     Embeddings are kept in the state folder, so an interrupted run goes on where it was.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from app.bundled import resolve
 from app.errors import ConfigError
@@ -28,7 +28,7 @@ class OnnxEmbedderConfig(Section):
     kind: Literal["onnx"] = "onnx"
     model: str = "bundled:minilm"
     precision: Literal["int8", "fp32"] = "int8"
-    max_tokens: PositiveInt = 256
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
     threads: PositiveInt = 1
 
     def build(self) -> OnnxEmbedder:
@@ -97,7 +97,7 @@ class OnnxEmbedder:
 
 
 def _groups(lengths: Sequence[int], max_size: int = 8) -> list[list[int]]:
-    """Group indices of similar length: padding costs a core as much as text, and past eight rows a batch gains nothing."""
+    """Group indices of similar length: padding costs as much as text, and past eight rows a batch gains nothing."""
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         shortest = lengths[groups[-1][0]] if groups else 0

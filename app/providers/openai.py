@@ -1,4 +1,4 @@
-"""Any model behind an OpenAI-compatible API: OpenAI, Azure, Anthropic's and Gemini's compatible endpoints, vLLM, Ollama."""
+"""Any model behind an OpenAI-compatible API: OpenAI, Azure, the compatible endpoints of others, vLLM, Ollama."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OpenAIProvider:
             )
         try:
             answer = msgspec.json.decode(raw.content)
-            answer["choices"][0]["message"]  # noqa: B018  the least that makes a completion
+            answer["choices"][0]["message"]["role"]  # the least that makes a completion
         except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
             raise UpstreamError(f"{self._config.model}: the answer is not a chat completion", "openai") from error
         return Completion(answer, self._config.model)
@@ -81,6 +81,10 @@ class OpenAIProvider:
             async with stream:
                 async for chunk in stream:
                     yield StreamPart([chunk.to_dict()], self._config.model)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
     def _arguments(self, body: Mapping[str, Any]) -> dict[str, Any]:
         extra = {key: value for key, value in body.items() if key not in ("model", "messages", "stream")}
@@ -98,12 +102,15 @@ class OpenAIProvider:
         except openai.APITimeoutError as error:
             raise UpstreamTimeoutError(f"{model}: no answer in {self._config.timeout_s:g} s", "openai") from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            kind = ContextLengthError if error.code == "context_length_exceeded" else InvalidRequestError
-            message = error.body.get("message") if isinstance(error.body, dict) else None
-            raise kind(f"{model}: {message or error.message}", error.param, error.code) from error
+            detail = error.body.get("message") if isinstance(error.body, dict) else None
+            message = f"{model}: {detail or error.message}"
+            # vLLM and others have no such code, but say it
+            if error.code == "context_length_exceeded" or "maximum context length" in message:
+                raise ContextLengthError(message, error.param) from error
+            raise InvalidRequestError(message, error.param, error.code) from error
         except openai.APIStatusError as error:
             raise UpstreamError(f"{model}: status {error.status_code}: {error.message}", "openai") from error
         except openai.APIError as error:
             raise UpstreamError(f"{model}: {error.message}", "openai") from error
-        except httpx2.HTTPError as error:  # a stream that breaks off
+        except (httpx2.HTTPError, ValueError) as error:  # a stream that breaks off, or an event that is not JSON
             raise UpstreamError(f"{model}: {type(error).__name__}: {error}", "openai") from error

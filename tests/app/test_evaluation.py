@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import bundled
+from app.errors import ConfigError
+from app.evaluation import evaluate_cache, evaluate_routing
+
+LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models() -> None:
+    bundled.prepare()
+
+
+def rows(file: Path, *prompts: str) -> Path:
+    lines = [json.dumps({"id": f"q{i}", "prompt": prompt, "class": "ignored"}) for i, prompt in enumerate(prompts)]
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return file
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+@pytest.mark.redis
+def test_cache_eval_says_which_earlier_request_served_each(tmp_path: Path) -> None:
+    stream = rows(
+        tmp_path / "in.jsonl",
+        "What is the capital of France?",
+        "How do I bake bread?",
+        "What is the capital of France?",
+        "What's the capital of France?",
+    )
+    figures = evaluate_cache(stream, tmp_path / "out.jsonl", LOCAL)
+    decisions = read(tmp_path / "out.jsonl")
+    assert [row["served_from"] for row in decisions] == [None, None, "q0", "q0"]
+    assert [row["hit"] for row in decisions] == [False, False, True, True]
+    assert decisions[2]["similarity"] == 1 > decisions[3]["similarity"] >= 0.92
+    assert all(row["ms"] > 0 for row in decisions)
+    assert (figures["requests"], figures["hits"], figures["hit_rate"]) == (4, 2, 0.5)
+
+
+def test_route_eval_scores_each_prompt_and_names_its_tier(tmp_path: Path) -> None:
+    prompts = rows(tmp_path / "in.jsonl", "hello there", "Prove Fermat's little theorem by induction and by groups.")
+    figures = evaluate_routing(prompts, tmp_path / "out.jsonl", LOCAL)
+    easy, hard = read(tmp_path / "out.jsonl")
+    assert (easy["id"], easy["prompt"], easy["tier"]) == ("q0", "hello there", "local")
+    assert 0 <= easy["score"] < hard["score"] <= 1
+    assert sum(figures["tiers"].values()) == pytest.approx(1)
+
+
+def test_a_row_without_an_id_is_refused_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"prompt": "b"}\n', "utf-8")
+    with pytest.raises(ConfigError, match="line 2"):
+        evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)

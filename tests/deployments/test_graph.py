@@ -1,0 +1,48 @@
+"""The composition, in Ray Serve's local testing mode: real handles, one process, no cluster."""
+
+from __future__ import annotations
+
+import pytest
+from ray import serve
+
+from app.config import GatewayConfig
+from app.errors import ConfigError
+from deployments.graph import build_app
+from tests.upstream import Upstream
+
+
+def config(upstream: Upstream | None = None, **fields: object) -> GatewayConfig:
+    url = upstream.url if upstream else "http://127.0.0.1:1/v1"
+    target = {"base_url": url, "api_key_env": None}
+    tiers = [
+        {"name": "local", "max_score": 0.3, "targets": [{"model": "small", **target}]},
+        {"name": "top", "max_score": 1.0, "targets": [{"model": "large", **target}]},
+    ]
+    return GatewayConfig.model_validate({"tiers": tiers, **fields})
+
+
+def test_the_graph_binds_one_deployment_for_each_part() -> None:
+    app = build_app(config())
+    classifier, tiers = app._bound_deployment.init_args[2], app._bound_deployment.init_args[3]
+    names = [app._bound_deployment.name, classifier._bound_deployment.name]
+    names += [tier._bound_deployment.name for tier in tiers.values()]
+    assert names == ["Ingress", "Classifier", "Tier-local", "Tier-top"]
+
+
+def test_a_tier_without_its_key_or_a_stand_in_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    tiers = [{"name": "top", "max_score": 1.0, "targets": [{"model": "large", "api_key_env": "NO_SUCH_KEY"}]}]
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        build_app(GatewayConfig.model_validate({"tiers": tiers}))
+
+
+def test_a_redis_without_its_url_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_URL", raising=False)
+    with pytest.raises(ConfigError, match="NO_SUCH_URL"):
+        build_app(config(redis={"url_env": "NO_SUCH_URL"}))
+
+
+def test_every_part_reports_its_state_through_its_handle() -> None:
+    ingress = serve.run(build_app(config()), _local_testing_mode=True)
+    parts = {part.name: part.state for part in ingress.parts.remote().result(timeout_s=10)}
+    assert parts == {"classifier": "up", "tier-local": "up", "tier-top": "up"}

@@ -1,0 +1,46 @@
+"""The server classes, without Ray, over real HTTP upstreams."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import pytest
+
+from app.errors import UpstreamError
+from app.routing import TierConfig
+from deployments.servers import TierServer
+from tests.upstream import Script, Upstream
+
+BODY = {"model": "mid", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def server(upstream: Upstream, **second: object) -> TierServer:
+    target = {"base_url": upstream.url, "api_key_env": None}
+    targets = [{"model": "first", **target}, {"model": "second", **target, **second}]
+    return TierServer(TierConfig.model_validate({"name": "mid", "max_score": 0.7, "targets": targets}))
+
+
+async def test_a_tier_asks_its_next_target_when_one_fails() -> None:
+    with Upstream() as upstream:
+        upstream.scripts["first"] = Script(status=500)
+        async with aclosing(server(upstream)) as tier:
+            assert (await tier.complete(BODY)).target == "second"
+            assert {part.target async for part in tier.stream(BODY)} == {"second"}
+
+
+async def test_a_named_target_is_the_only_one_asked() -> None:
+    with Upstream() as upstream:
+        upstream.scripts["first"] = Script(status=500)
+        async with aclosing(server(upstream)) as tier:
+            with pytest.raises(UpstreamError):
+                await tier.complete({**BODY, "model": "first"})
+        assert [request["model"] for request in upstream.requests] == ["first"]
+
+
+async def test_a_named_target_without_its_key_is_not_answered_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with Upstream() as upstream:
+        async with aclosing(server(upstream, api_key_env="NO_SUCH_KEY")) as tier:
+            with pytest.raises(UpstreamError, match="second"):
+                await tier.complete({**BODY, "model": "second"})
+        assert upstream.requests == []

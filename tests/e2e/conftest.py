@@ -1,0 +1,72 @@
+"""The real thing, started once: embedded Redis, Ray Serve with HAProxy, vLLM on the bundled model, two tenants."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+import yaml
+
+from app.config import read_serve_file
+from app.embedded_redis import free_port
+from app.errors import ConfigError
+from app.launch import Launcher
+from app.tenants import key_hash
+from tests.upstream import Upstream
+
+KEYS = {"acme": "tw-acme-secret", "globex": "tw-globex-secret"}
+LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running gateway, the scripted upstream of its middle tier, and who may ask."""
+
+    url: str
+    upstream: Upstream
+    launcher: Launcher
+
+    def client(self, tenant: str = "acme", **options: Any) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEYS[tenant], max_retries=0, **options)
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """`configs/local.yaml` with keys, another port, and a middle tier that has an upstream."""
+    subprocess.run([sys.executable, "-m", "app.bundled"], check=True, capture_output=True)
+    folder = tmp_path_factory.mktemp("gateway")
+    with Upstream() as upstream:
+        raw = yaml.safe_load(LOCAL.read_text("utf-8"))
+        raw["http_options"]["port"] = free_port()
+        arguments = raw["applications"][0]["args"]
+        arguments["tenants"] = {"kind": "keys", "file": str(folder / "tenants.keys")}
+        arguments["tiers"][1]["targets"][0] |= {"base_url": upstream.url, "api_key_env": None}
+        arguments["tiers"][2]["targets"][0] |= {"api_key_env": "TIERWISE_TEST_NO_SUCH_KEY"}
+        (folder / "tenants.keys").write_text("".join(f"{key_hash(key)} {name}\n" for name, key in KEYS.items()))
+        (folder / "gateway.yaml").write_text(yaml.safe_dump(raw))
+        file = read_serve_file(folder / "gateway.yaml")
+        launcher = Launcher(file, lambda line: print(f"gateway: {line}"), folder / "state")
+        try:
+            launcher.start()
+            watch = threading.Thread(target=_watch, args=(launcher,), daemon=True)
+            watch.start()
+            yield Gateway(file.url, upstream, launcher)
+        finally:
+            children = psutil.Process().children(recursive=True)
+            launcher.stop()
+    left = [process for process in children if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not left, f"the launcher left {left}"
+
+
+def _watch(launcher: Launcher) -> None:
+    with contextlib.suppress(ConfigError):
+        launcher.watch()

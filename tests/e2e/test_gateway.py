@@ -1,0 +1,245 @@
+"""What a newcomer does, over HTTP, with the official client, against real Redis, Ray Serve and vLLM."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+
+from tests.e2e.conftest import Gateway
+
+pytestmark = pytest.mark.serve
+
+STREAM = Path(__file__).parents[3] / "shared" / "data" / "cache" / "stream.jsonl"
+
+
+def ask(client: openai.OpenAI, text: str, *, system: str = "", **options: Any) -> tuple[Any, dict[str, str]]:
+    """Ask and return the completion and the gateway's headers, without their prefix."""
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    raw = client.chat.completions.with_raw_response.create(
+        **{"model": "mid", "messages": messages, "max_tokens": 16, **options}
+    )
+    headers = {k.removeprefix("x-tierwise-"): v for k, v in raw.headers.items() if k.startswith("x-tierwise-")}
+    return raw.parse(), headers
+
+
+def get(url: str) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def eventually(check: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def stored(gateway: Gateway, text: str, **options: Any) -> None:
+    """Ask once and wait until the answer, written after the response, is in the cache."""
+    ask(gateway.client(), text, **options)
+    assert eventually(lambda: ask(gateway.client(), text, **options)[1]["cache"] == "hit", 5)
+
+
+def test_every_part_is_up_and_says_who_stands_in(gateway: Gateway) -> None:
+    status, body = get(f"{gateway.url}/readyz")
+    assert (status, body["status"]) == (200, "ready")
+    assert {"redis", "cache", "classifier", "tier-local", "tier-mid", "tier-top"} == set(body["parts"])
+    assert body["parts"]["tier-top"]["stand_in"] == "local"
+    assert "TIERWISE_TEST_NO_SUCH_KEY is not set" in body["parts"]["tier-top"]["reason"]
+    assert "stand_in" not in body["parts"]["tier-mid"]
+
+
+def test_the_local_model_answers_in_one_piece(gateway: Gateway) -> None:
+    completion, headers = ask(gateway.client(), "Say hello.", model="local")
+    assert completion.choices[0].message.content
+    assert completion.usage.completion_tokens > 0
+    assert (headers["tier"], headers["model"], headers["route"]) == ("local", "smollm2-135m", "pinned")
+
+
+def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None:
+    chunks = list(
+        gateway.client().chat.completions.create(
+            model="smollm2-135m",
+            messages=[{"role": "user", "content": "Count to twenty."}],
+            max_tokens=12,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 12
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+
+
+def test_the_local_model_obeys_a_json_schema(gateway: Gateway) -> None:
+    schema = {"type": "object", "properties": {"date": {"type": "string"}}, "required": ["date"]}
+    completion, _ = ask(
+        gateway.client(),
+        "Give the date in: invoice of 3 May 2024.",
+        model="local",
+        max_tokens=60,
+        temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "invoice", "schema": schema}},
+    )
+    assert isinstance(json.loads(completion.choices[0].message.content)["date"], str)
+
+
+def test_auto_routes_by_score_and_says_so(gateway: Gateway) -> None:
+    _, easy = ask(gateway.client(), "thanks, bye!", model="auto")
+    _, hard = ask(gateway.client(), "Prove that there are infinitely many primes congruent to 3 mod 4.", model="auto")
+    assert easy["route"] == hard["route"] == "score"
+    assert float(easy["score"]) < float(hard["score"])
+    assert easy["tier"] == "local"
+
+
+def test_the_same_question_hits_exactly_and_a_rewording_by_meaning(gateway: Gateway) -> None:
+    stored(gateway, "What is the date on the invoice?")
+    _, again = ask(gateway.client(), "What is the date on the invoice?")
+    _, reworded = ask(gateway.client(), "what's the date on the invoice")
+    assert (again["cache"], again["cache-reason"], again["tier"]) == ("hit", "exact", "cache")
+    assert (reworded["cache"], reworded["cache-reason"]) == ("hit", "similar")
+    assert 0.92 <= float(reworded["similarity"]) < 1
+    assert float(again["cost-usd"]) == 0 < float(again["saved-usd"])
+
+
+def test_no_other_tenant_system_prompt_or_schema_is_ever_hit(gateway: Gateway) -> None:
+    text = "Which colour is the delivery van?"
+    stored(gateway, text)
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    assert ask(gateway.client("globex"), text)[1]["cache"] == "miss"
+    assert ask(gateway.client(), text, system="Answer in French.")[1]["cache"] == "miss"
+    assert ask(gateway.client(), text, response_format=schema)[1]["cache"] == "miss"
+
+
+def test_an_answer_stored_from_a_stream_serves_a_plain_request_and_the_reverse(gateway: Gateway) -> None:
+    def streamed(text: str) -> tuple[str, str]:
+        with gateway.client().chat.completions.with_streaming_response.create(
+            model="mid", messages=[{"role": "user", "content": text}], max_tokens=16, stream=True
+        ) as response:
+            chunks = list(response.parse())
+            content = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+            return content, response.headers["x-tierwise-cache"]
+
+    first, missed = streamed("Where is the spare key kept?")
+    assert missed == "miss"
+    assert eventually(lambda: ask(gateway.client(), "Where is the spare key kept?")[1]["cache"] == "hit", 5)
+    assert ask(gateway.client(), "Where is the spare key kept?")[0].choices[0].message.content == first
+    stored(gateway, "Who signs the delivery note?")
+    content, hit = streamed("Who signs the delivery note?")
+    assert (content, hit) == (gateway.upstream.script.text, "hit")
+
+
+def test_tools_pass_through_to_an_api_tier(gateway: Gateway) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    completion, _ = ask(gateway.client(), "Weather in Rome?", tools=[tool])
+    assert gateway.upstream.requests[-1]["tools"] == [tool]
+    assert completion.choices[0].message.tool_calls[0].function.name == "weather"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({"model": "gpt-17"}, openai.NotFoundError, "model"),
+        ({"messages": []}, openai.BadRequestError, "messages"),
+        ({"temperature": "hot"}, openai.BadRequestError, "temperature"),
+        ({"model": "local", "messages": [{"role": "user", "content": "word " * 5000}]}, openai.BadRequestError, None),
+    ],
+)
+def test_bad_requests_get_openai_errors(
+    gateway: Gateway, fields: dict[str, Any], error: type[openai.APIStatusError], param: str | None
+) -> None:
+    body = {"model": "mid", "messages": [{"role": "user", "content": "hi"}], **fields}
+    with pytest.raises(error) as caught:
+        gateway.client().chat.completions.create(**body)
+    assert caught.value.body["message"]  # type: ignore[index]
+    assert caught.value.param == param or (param is None and caught.value.code == "context_length_exceeded")
+
+
+def test_a_wrong_key_is_401(gateway: Gateway) -> None:
+    stranger = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="tw-wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.chat.completions.create(model="mid", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_malformed_json_is_400(gateway: Gateway) -> None:
+    from tests.e2e.conftest import KEYS
+
+    headers = {"authorization": f"Bearer {KEYS['acme']}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{gateway.url}/v1/chat/completions", b'{"model": ', headers)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    with caught.value as response:
+        assert response.code == 400
+        assert "not valid JSON" in json.load(response)["error"]["message"]
+
+
+def test_models_lists_what_may_be_asked_for(gateway: Gateway) -> None:
+    names = [model.id for model in gateway.client().models.list()]
+    assert names == ["auto", "local", "mid", "top", "smollm2-135m", "gpt-4o-mini", "gpt-4o"]
+
+
+def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:
+    def counted() -> bool:
+        with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        return all(f"ray_tierwise_{name}" in text for name in ("requests", "tokens", "latency_s", "errors"))
+
+    ask(gateway.client(), "Is anyone counting?")
+    assert eventually(counted, 30)
+
+
+def test_a_hundred_real_prompts_are_all_answered(gateway: Gateway) -> None:
+    if not STREAM.is_file():
+        pytest.skip("the shared evaluation data is not here")
+    prompts = [json.loads(line)["prompt"] for line in STREAM.read_text("utf-8").splitlines()[:100]]
+    client = gateway.client()
+    answers = [ask(client, prompt[:2000], model="auto", max_tokens=4) for prompt in prompts]
+    assert all(completion.choices[0].message.content is not None for completion, _ in answers)
+    assert {headers["tier"] for _, headers in answers} <= {"cache", "local", "mid", "top"}
+
+
+def test_a_classifier_that_dies_costs_the_top_tier_not_the_answer(gateway: Gateway) -> None:
+    for process in psutil.process_iter():
+        if "ServeReplica:tierwise:Classifier" in process.name() or _titled(process, "tierwise:Classifier"):
+            process.kill()
+    _, headers = ask(gateway.client(), "thank you!", model="auto", max_tokens=4)
+    assert (headers["route"], headers["tier"]) == ("unclassified", "top")
+    assert eventually(lambda: ask(gateway.client(), "goodbye!", model="auto", max_tokens=4)[1]["route"] == "score", 60)
+
+
+def _titled(process: psutil.Process, title: str) -> bool:
+    try:
+        return title in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_a_killed_redis_costs_hits_not_answers_and_comes_back(gateway: Gateway) -> None:
+    stored(gateway, "Where do the returned parcels go?")
+    redis = next(p for p in psutil.Process().children() if p.name() == "redis-server")
+    redis.suspend()  # hangs, the worse case
+    try:
+        _, headers = ask(gateway.client(), "Where do the returned parcels go?")
+        assert (headers["cache"], headers["cache-reason"]) == ("miss", "cache unavailable")
+        assert get(f"{gateway.url}/readyz")[1]["status"] == "degraded"
+    finally:
+        redis.kill()
+    assert ask(gateway.client(), "Where do the lost parcels go?")[0].choices[0].message.content
+    assert eventually(lambda: ask(gateway.client(), "Where do the returned parcels go?")[1]["cache"] == "hit", 30)
+    assert eventually(lambda: get(f"{gateway.url}/readyz")[1]["status"] == "ready", 10)

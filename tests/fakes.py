@@ -1,0 +1,179 @@
+"""Fakes behind the seams of `app/protocols.py`, and the small gateway that most tests are about."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from typing import Any
+
+from app.config import GatewayConfig
+from app.controller import TrafficController
+from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError
+from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Embedding, Outcome, StreamPart
+from app.wire import chunks_of, last_user_text
+
+EMBEDDING = Embedding("fake", b"\x00\x00\x80?")
+USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+CONFIG = GatewayConfig.model_validate(
+    {
+        "auto_models": ["auto", "gpt-4"],
+        "tiers": [
+            {
+                "name": "local",
+                "max_score": 0.3,
+                "targets": [{"model": "small", "price": {"usd_per_1m_input_tokens": 0, "usd_per_1m_output_tokens": 0}}],
+            },
+            {
+                "name": "mid",
+                "max_score": 0.7,
+                "targets": [
+                    {"model": "medium", "price": {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 2}}
+                ],
+            },
+            {
+                "name": "top",
+                "max_score": 1.0,
+                "targets": [
+                    {"model": "large", "price": {"usd_per_1m_input_tokens": 10, "usd_per_1m_output_tokens": 20}}
+                ],
+            },
+        ],
+    }
+)
+
+
+def chat(
+    text: str = "hello", *, tenant: str = "acme", lookup: bool = True, store: bool = True, **fields: Any
+) -> ChatRequest:
+    """Make a request for `auto`; `fields` are those of its body, `messages` included."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": text}], **fields}
+    return ChatRequest(body, tenant, last_user_text(body["messages"]), lookup, store)
+
+
+def answer(text: str | None = "Hello there, friend.", model: str = "small", **choice: Any) -> Completion:
+    """Make a completion of one choice; `choice` may hold `message` fields and a `finish_reason`."""
+    finish_reason = choice.pop("finish_reason", "stop")
+    message = {"role": "assistant", "content": text, **choice}
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        "usage": USAGE,
+    }
+    return Completion(body, model)
+
+
+class FakeExactCache:
+    """An ExactCache in a dictionary."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], CacheEntry] = {}
+        self.embeddings: list[Embedding | None] = []
+        self.error: CacheUnavailableError | None = None
+
+    async def get(self, key: CacheKey) -> CacheEntry | None:
+        if self.error:
+            raise self.error
+        return self.entries.get((key.scope, key.entry))
+
+    async def put(self, key: CacheKey, entry: CacheEntry, embedding: Embedding | None) -> None:
+        if self.error:
+            raise self.error
+        self.entries[key.scope, key.entry] = entry
+        self.embeddings.append(embedding)
+
+
+class FakeSemanticCache:
+    """A SemanticCache that finds `entry` for every text, or misses without one."""
+
+    def __init__(self, entry: CacheEntry | None = None, similarity: float = 0.95) -> None:
+        self.entry = entry
+        self.similarity = similarity
+        self.error: CacheUnavailableError | None = None
+        self.keys: list[CacheKey] = []
+
+    async def lookup(self, key: CacheKey) -> CacheLookup:
+        self.keys.append(key)
+        if self.error:
+            raise self.error
+        if self.entry:
+            return CacheLookup("hit", "similar", self.similarity, self.entry, EMBEDDING)
+        return CacheLookup("miss", "no candidate", None, None, EMBEDDING)
+
+
+class FakeClassifier:
+    """A ComplexityClassifier with one opinion, or one failure."""
+
+    def __init__(self, score: float = 0.0, error: ClassifierUnavailableError | None = None) -> None:
+        self.value = score
+        self.error = error
+        self.prompts: list[str] = []
+
+    async def score(self, prompt: str) -> float:
+        self.prompts.append(prompt)
+        if self.error:
+            raise self.error
+        return self.value
+
+
+class FakeProvider:
+    """A ChatProvider that gives `completion`, whole or word by word.
+
+    Attributes:
+        error: Raised in place of an answer.
+        breaks_after: Chunks of a stream before it raises.
+        bodies: What was asked.
+        closed: Streams that ended, in whatever way.
+    """
+
+    def __init__(self, model: str, completion: Completion | None = None) -> None:
+        self.completion = completion or answer(model=model)
+        self.error: GatewayError | None = None
+        self.breaks_after: int | None = None
+        self.bodies: list[Mapping[str, Any]] = []
+        self.closed = 0
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        self.bodies.append(body)
+        if self.error:
+            raise self.error
+        return self.completion
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        self.bodies.append(body)
+        try:
+            if self.error:
+                raise self.error
+            for sent, chunk in enumerate(words_of(self.completion.body)):
+                if sent == self.breaks_after:
+                    raise UpstreamError("the connection broke", "fake")
+                yield StreamPart([chunk], self.completion.target)
+        finally:
+            self.closed += 1
+
+
+def words_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Cut a completion of one choice into chunks of a word each, and the finish and the usage at the end."""
+    first, *rest = chunks_of(body)
+    piece = first["choices"][0]
+    for word in re.findall(r"\S+\s*", piece["delta"]["content"]) or [""]:
+        yield {**first, "choices": [{**piece, "delta": {**piece["delta"], "content": word}}]}
+    yield from rest
+
+
+def controller(
+    cache: FakeExactCache | None,
+    providers: Mapping[str, FakeProvider],
+    *,
+    score: float = 0.0,
+    semantic: FakeSemanticCache | None = None,
+    classifier: FakeClassifier | None = None,
+    config: GatewayConfig = CONFIG,
+    on_end: Callable[[Outcome], None] = lambda outcome: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> TrafficController:
+    """Make a controller over fakes; `score` is what its classifier says."""
+    return TrafficController(config, cache, semantic, classifier or FakeClassifier(score), providers, on_end, clock)
