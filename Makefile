@@ -1,5 +1,6 @@
 # Two commands for a newcomer: `make serve` and `make test`. Python 3.11 or 3.12, nothing else.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3)
+FITS    = -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(FITS) 2>/dev/null && echo $$p && break; done)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -30,8 +31,8 @@ format:                 ## rewrite the code as `check` wants it
 setup: $(VENV)/.$(HARDWARE)
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
-		|| { echo "error: Tierwise needs Python 3.11 or 3.12, and $(PYTHON) is another; run make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) $(FITS) \
+		|| { echo "error: Tierwise needs Python 3.11 or 3.12; name one: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
