@@ -28,7 +28,8 @@ format:                 ## rewrite the code as `check` wants it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-setup: $(VENV)/.$(HARDWARE)
+setup: $(VENV)/.$(HARDWARE)   ## install, and prepare the bundled models
+	@$(BIN)/tierwise prepare
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" && $(PYTHON) $(FITS) \

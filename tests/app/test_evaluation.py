@@ -13,9 +13,7 @@ from app.evaluation import evaluate_cache, evaluate_routing
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def models() -> None:
-    bundled.prepare()
+pytestmark = pytest.mark.skipif(bool(bundled.missing()), reason="needs the bundled models; `make setup` prepares them")
 
 
 def rows(file: Path, *prompts: str) -> Path:

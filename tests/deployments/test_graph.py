@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ray import serve
 
+from app import bundled
 from app.config import GatewayConfig
 from app.errors import ConfigError
 from deployments.graph import build_app
@@ -42,6 +43,7 @@ def test_a_redis_without_its_url_stops_the_start(monkeypatch: pytest.MonkeyPatch
         build_app(config(redis={"url_env": "NO_SUCH_URL"}))
 
 
+@pytest.mark.skipif(bool(bundled.missing()), reason="needs the bundled models; `make setup` prepares them")
 def test_every_part_reports_its_state_through_its_handle() -> None:
     ingress = serve.run(build_app(config()), _local_testing_mode=True)
     parts = {part.name: part.state for part in ingress.parts.remote().result(timeout_s=10)}
