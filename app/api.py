@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from app.controller import TrafficController
 from app.errors import GatewayError, RequestTooLargeError, UnavailableError
 from app.schema import ChatRequest, Outcome, PartStatus, Streaming
 from app.tenants import Tenants
-from app.wire import chunks_of, encode, error_body, fresh, last_user_text, parse_body
+from app.wire import chunks_of, encode, error_body, fresh, last_user_text, parse_body, parse_feedback
 
 _DONE = b"data: [DONE]\n\n"
 _SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -30,6 +31,7 @@ def build_api(
     parts: Callable[[], Awaitable[Sequence[PartStatus]]],
     metrics: Callable[[], Awaitable[bytes]],
     on_error: Callable[[GatewayError], None] = lambda error: None,
+    on_feedback: Callable[[bool], None] = lambda correct: None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -37,6 +39,7 @@ def build_api(
         parts: Asks every part for its state, for `/readyz`.
         metrics: Collects the Prometheus text of `/metrics`.
         on_error: Called with every failure that a client sees.
+        on_feedback: Called with a client's verdict on a cached answer: whether it was correct.
     """
     api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -73,6 +76,24 @@ def build_api(
             if entry["id"] == model:
                 return JSONResponse(entry)
         raise HTTPException(404, f"The model `{model}` does not exist.")
+
+    @api.delete("/v1/cache/{entry_id}")
+    async def forget(http: Request, entry_id: str) -> Response:
+        return await _forgotten(entry_id, tenants.of(http.headers.get("authorization")))
+
+    @api.post("/v1/cache/feedback")
+    async def feedback(http: Request) -> Response:
+        tenant = tenants.of(http.headers.get("authorization"))
+        report = parse_feedback(await _body(http, config.max_body_bytes))
+        on_feedback(report.correct)
+        if report.correct:
+            return JSONResponse({"entry": report.entry, "evicted": False})
+        return await _forgotten(report.entry, tenant)
+
+    async def _forgotten(entry_id: str, tenant: str) -> Response:
+        if not await controller.forget(entry_id, tenant):
+            raise HTTPException(404, f"There is no cached answer `{entry_id}`; it may have expired.")
+        return JSONResponse({"entry": entry_id, "evicted": True})
 
     @api.get("/healthz")
     async def healthz() -> Response:
@@ -127,12 +148,14 @@ def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str]) -> ChatRe
     body = parse_body(raw)
     control = headers.get("cache-control", "").lower()
     no_store = "no-store" in control
+    max_age = re.search(r"\bmax-age=(\d{1,9})\b", control)
     return ChatRequest(
         body,
         tenant,
         last_user_text(body["messages"]),
         lookup=not no_store and "no-cache" not in control,
         store=not no_store,
+        max_age_s=float(max_age[1]) if max_age else None,
     )
 
 
@@ -156,6 +179,10 @@ def _decision_headers(decision: Outcome | Streaming, target: str, request_id: st
         headers["x-tierwise-score"] = f"{decision.score:.4f}"
     if decision.cache.similarity is not None:
         headers["x-tierwise-similarity"] = f"{decision.cache.similarity:.4f}"
+    if decision.cache.evidence is not None:
+        headers["x-tierwise-evidence"] = f"{decision.cache.evidence:.4f}"
+    if decision.cache.entry_id is not None:
+        headers["x-tierwise-cache-entry"] = decision.cache.entry_id
     return headers
 
 

@@ -18,8 +18,10 @@ from app.tenants import key_hash
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train the models that Tierwise decides with.")
+calibrate_app = typer.Typer(no_args_is_help=True, help="Set thresholds by a bound, on your own data.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure, and print the README's tables.")
 app.add_typer(train_app, name="train")
+app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(bench_app, name="bench")
 
 _console = Console(stderr=True, highlight=False)
@@ -125,6 +127,41 @@ def train_classifier(
 
     prepare()
     _report(train(data, out or WEIGHTS, seed, epochs, _say), json_file)
+
+
+@train_app.command("verifier")
+def train_verifier(
+    data: Annotated[Path, typer.Option(help='JSONL rows {"a", "b", "same": 0|1}, plain or gzipped.')],
+    out: Annotated[Path | None, typer.Option(help="Where the model goes; by default, where it is found.")] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs to learn from, half of them made by Tierwise.")] = 100_000,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Fine-tune the cross-encoder that decides whether one answer serves two texts."""
+    from app.cache.train import train
+    from app.cache.verifier import BUNDLED
+
+    prepare()
+    _report(train(data, out or BUNDLED, pairs, seed, say=_say), json_file)
+
+
+@calibrate_app.command("cache")
+def calibrate_cache(
+    pairs: Annotated[Path, typer.Argument(help='JSONL rows {"a", "b", "same": 0|1}: stored text, new text.')],
+    max_error_rate: Annotated[
+        float, typer.Option(min=1e-4, max=0.5, help="Most wrong hits, as a share of hits.")
+    ] = 0.01,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the bound.")] = 0.95,
+    out: Annotated[
+        Path | None, typer.Option(help="The file for `cache.calibration`; by default the bundled one.")
+    ] = None,
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Pick the loosest cache threshold whose false-hit rate stays under a limit, by its upper confidence bound."""
+    from app.evaluation import calibrate_cache as calibrate
+
+    _report(calibrate(pairs, max_error_rate, confidence, out, config), json_file)
 
 
 @bench_app.command("overhead")

@@ -49,6 +49,7 @@ class TrafficController:
         providers: Mapping[str, ChatProvider],
         on_end: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._exact = exact
@@ -57,6 +58,7 @@ class TrafficController:
         self._providers = providers
         self._on_end = on_end
         self._clock = clock
+        self._now = now
         self._prices = config.prices()
         self._baseline = config.baseline_price()
         self._tool_tiers = config.tool_tiers()
@@ -136,13 +138,30 @@ class TrafficController:
         try:
             entry = await self._exact.get(key)
             if entry is not None:
-                return key, CacheLookup("hit", "exact", 1.0, entry)
-            if self._cache is None or not key.semantic:
-                return key, CacheLookup("miss", "exact only")
-            return key, await self._cache.lookup(key)
+                found = CacheLookup("hit", "exact", 1.0, None, entry, entry_id=f"{key.scope}.{key.entry}")
+            elif self._cache is None or not key.semantic:
+                found = CacheLookup("miss", "exact only")
+            else:
+                found = await self._cache.lookup(key)
+            return key, self._young_enough(request, found)
         except CacheUnavailableError as error:
             log.warning("cache unavailable: %s", error.message)
             return key, CacheLookup("miss", "cache unavailable")
+
+    def _young_enough(self, request: ChatRequest, found: CacheLookup) -> CacheLookup:
+        """Turn a hit that is older than the client takes into a miss."""
+        if request.max_age_s is None or found.entry is None or self._now() - found.entry.created <= request.max_age_s:
+            return found
+        return CacheLookup("miss", "older than max-age", found.similarity, found.evidence, None, found.embedding)
+
+    async def forget(self, entry_id: str, tenant: str) -> bool:
+        """Evict a stored answer of the tenant; False if it has none of that name.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        scope, _, entry = entry_id.partition(".")
+        return self._exact is not None and await self._exact.forget(CacheKey(scope, entry, "", False), tenant)
 
     async def _route(self, request: ChatRequest) -> tuple[tuple[TierConfig, ...], float | None, str]:
         """Return the tiers to try, the score and why. A classifier that is down costs the top tier."""
@@ -219,7 +238,7 @@ class TrafficController:
         """Write after the response, off its path."""
         if self._exact is None or key is None or not storable(request, completion, self._config.cache):
             return
-        entry = CacheEntry(key.text, completion, tier.name)
+        entry = CacheEntry(key.text, completion, tier.name, request.tenant, self._now())
         task = asyncio.create_task(self._write(self._exact, key, entry, lookup))
         self._writes.add(task)  # the event loop alone would keep only a weak reference
         task.add_done_callback(self._writes.discard)

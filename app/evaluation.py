@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from app.cache import RedisConfig, RedisSemanticCache, cache_key
+from app.cache import CacheConfig, RedisConfig, RedisSemanticCache, RedisStore, cache_key
+from app.cache.calibration import BUNDLED, calibrate, evidences, upper_bound
+from app.cache.pairs import read_pairs
+from app.cache.semantic import model_names
+from app.cache.volatile import uncacheable
 from app.config import GatewayConfig, read_serve_file
 from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
 from app.routing import plan
-from app.schema import CacheEntry, CacheLookup, Completion
+from app.schema import CacheEntry, CacheKey, CacheLookup, Completion
 
 _BLOCK = 64  # prompts scored at once
+_FIXED = (0.80, 0.90, 0.92, 0.95)  # cosines at which caches are customarily cut
 _CONSOLE = Console(stderr=True)
 
 
@@ -33,11 +39,14 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
 
     Args:
         stream: JSONL rows `{"id", "prompt"}` in arrival order; a miss is stored under its id.
-        out: JSONL rows `{"id", "hit", "served_from", "similarity", "ms"}`; `ms` is the lookup with its embedding.
+        out: JSONL rows `{"id", "hit", "served_from", "similarity", "evidence", "reason", "ms"}`; `ms` is the lookup
+            with its embedding.
         config_file: Whose cache to use; its Redis is a fresh one.
 
     Returns:
-        Requests, hits, hit rate and the lookup's median and 95th percentile in ms.
+        Requests, hits, hit rate and the lookup's median and 95th percentile in ms. If the rows have a `class`, whose
+        members may share an answer, also the wrong hits as a share of the hits with their 95 % interval, and beside
+        them what fixed cosine thresholds make of the same stream with the same encoder.
 
     Raises:
         ConfigError: The configuration or a row cannot be read.
@@ -49,33 +58,75 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
     _write(out, decisions)
     times = [row["ms"] for row in decisions]
     hits = sum(row["hit"] for row in decisions)
-    return {
+    figures: dict[str, Any] = {
         "requests": len(rows),
         "hits": hits,
         "hit_rate": round(hits / len(rows), 4),
         "lookup_p50_ms": round(statistics.median(times), 3),
         "lookup_p95_ms": round(float(np.percentile(times, 95)), 3),
     }
+    if all("class" in row for row in rows):
+        group = {row["id"]: row["class"] for row in rows}
+        served = [(row["id"], row["served_from"]) for row in decisions if row["hit"]]
+        figures |= _judged(sum(group[new] != group[old] for new, old in served), hits)
+        figures["fixed_thresholds"] = _fixed_thresholds(rows, config)
+    return figures
+
+
+def _judged(wrong: int, hits: int) -> dict[str, Any]:
+    """Return the share of wrong hits, with a two-sided 95 % interval (Clopper and Pearson)."""
+    low = 1 - upper_bound(hits - wrong, hits, 0.975) if wrong else 0.0
+    interval = [round(low, 4), round(upper_bound(wrong, hits, 0.975), 4)]
+    return {"wrong_hits": wrong, "wrong_share": round(wrong / hits, 4) if hits else 0.0, "wrong_share_95": interval}
+
+
+def _fixed_thresholds(rows: Sequence[dict[str, Any]], config: GatewayConfig) -> dict[str, Any]:
+    """Play the stream by the customary rule: the nearest stored prompt, if its cosine reaches a fixed threshold."""
+    texts = sorted({row["prompt"] for row in rows})
+    embedder = config.cache.embedder.model_copy(update={"threads": os.cpu_count() or 1}).build()
+    place = {text: i for i, text in enumerate(texts)}
+    vectors = embedder.embed(texts)
+    result: dict[str, Any] = {}
+    for threshold in _FIXED:
+        matrix = np.empty((len(texts), vectors.shape[1]), np.float32)
+        classes: list[str] = []
+        hits = wrong = 0
+        for row in rows:
+            vector = vectors[place[row["prompt"]]]
+            cosines = matrix[: len(classes)] @ vector
+            nearest = int(np.argmax(cosines)) if len(classes) else -1
+            if nearest >= 0 and cosines[nearest] >= threshold:
+                hits += 1
+                wrong += classes[nearest] != row["class"]
+            else:
+                matrix[len(classes)] = vector
+                classes.append(row["class"])
+        result[f"{threshold:.2f}"] = {"hit_rate": round(hits / len(rows), 4), **_judged(wrong, hits)}
+    return result
 
 
 async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url: str) -> list[dict[str, Any]]:
     embedder = config.cache.embedder.build()
+    verifier = config.cache.verifier.build()
     store = RedisConfig(timeout_s=5).build(config.cache.ttl_s, redis_url)
 
     async def embed(text: str) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = embedder.embed([text])[0]
         return vector
 
-    cache = RedisSemanticCache(config.cache, store, embed, embedder.space)
+    async def verify(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return verifier.verify(pairs)
+
+    threshold = config.cache.threshold_for(model_names(embedder.space, verifier.name))
+    cache = RedisSemanticCache(config.cache, store, embed, verify, embedder.space, threshold)
     decisions = []
     for row in track(rows, "cache-eval", console=_CONSOLE):
         body = {"model": "auto", "messages": [{"role": "user", "content": row["prompt"]}]}
         key = cache_key(body, "evaluation")
         started = time.perf_counter()
-        exact = await store.get(key)
-        lookup = CacheLookup("hit", "exact", 1.0, exact) if exact else await cache.lookup(key)
+        lookup = await _look_up(key, store, cache, config.cache)
         ms = 1e3 * (time.perf_counter() - started)
-        if lookup.entry is None:
+        if lookup.status == "miss":
             await store.put(key, CacheEntry(key.text, Completion({"id": row["id"]}, "none"), "none"), lookup.embedding)
         decisions.append(
             {
@@ -83,11 +134,21 @@ async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url
                 "hit": lookup.entry is not None,
                 "served_from": lookup.entry.completion.body["id"] if lookup.entry else None,
                 "similarity": None if lookup.similarity is None else round(lookup.similarity, 4),
+                "evidence": None if lookup.evidence is None else round(lookup.evidence, 4),
+                "reason": lookup.reason,
                 "ms": round(ms, 3),
             }
         )
     await store.close()
     return decisions
+
+
+async def _look_up(key: CacheKey, store: RedisStore, cache: RedisSemanticCache, config: CacheConfig) -> CacheLookup:
+    """Look up as the gateway does: not at all, exactly, by meaning."""
+    if refusal := uncacheable(key.text, config.uncacheable):
+        return CacheLookup("bypass", refusal)
+    exact = await store.get(key)
+    return CacheLookup("hit", "exact", 1.0, None, exact) if exact else await cache.lookup(key)
 
 
 def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, Any]:
@@ -123,6 +184,37 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
     return {"prompts": len(rows), "tiers": share, "ms_per_prompt": round(1e3 * seconds / len(rows), 3)}
 
 
+def calibrate_cache(
+    pairs_file: Path, max_error_rate: float, confidence: float, out: Path | None, config_file: Path
+) -> dict[str, Any]:
+    """Calibrate the threshold of the configuration's cache on labelled pairs, and write it with its evidence.
+
+    Args:
+        pairs_file: JSONL rows `{"a", "b", "same"}`: the stored text, the new one, whether one answer serves both.
+        out: Where the calibration goes; by default where the gateway finds it.
+
+    Returns:
+        The calibration, with the share of the same pairs that would be hits.
+
+    Raises:
+        ConfigError: The pairs cannot be read, or cannot support the claim.
+    """
+    config = read_serve_file(config_file).config.cache
+    threads = {"threads": os.cpu_count() or 1}
+    verifier = config.verifier.model_copy(update=threads).build()
+    embedder = config.embedder.model_copy(update=threads).build()
+    pairs = read_pairs(pairs_file)
+    same = np.array([pair.same for pair in pairs])
+    blocks = track([pairs[i : i + 256] for i in range(0, len(pairs), 256)], "calibrate", console=_CONSOLE)
+    found = np.concatenate([evidences(block, embedder.embed, verifier.verify, config.floor) for block in blocks])
+    models = model_names(embedder.space, verifier.name)
+    data = pairs_file.read_bytes()
+    calibration = calibrate(found, same, models, data, max_error_rate, confidence)
+    calibration.save(out or BUNDLED)
+    recall = float(np.mean(found[same] >= calibration.threshold))
+    return {**asdict(calibration), "same_pairs_served": round(recall, 4)}
+
+
 def _rows(file: Path) -> list[dict[str, Any]]:
     """Read JSONL rows with an `id` and a `prompt`."""
     try:
@@ -135,7 +227,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-            rows.append({"id": row["id"], "prompt": str(row["prompt"])})
+            rows.append({**row, "id": row["id"], "prompt": str(row["prompt"])})
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f'`{file}` line {number} is not a JSON object with "id" and "prompt"') from error
     if not rows:

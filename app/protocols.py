@@ -44,6 +44,14 @@ class ExactCache(Protocol):
         """
         ...
 
+    async def forget(self, key: CacheKey, tenant: str) -> bool:
+        """Evict an entry if it is the tenant's; say whether it was there.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
 
 class SemanticCache(Protocol):
     """Completions found by meaning."""

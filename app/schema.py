@@ -19,6 +19,7 @@ class ChatRequest:
         prompt: The text of the last user turn, what the classifier scores.
         lookup: False when the client sent `Cache-Control: no-cache` or `no-store`.
         store: False when the client sent `Cache-Control: no-store`.
+        max_age_s: Oldest stored answer that the client takes, by `Cache-Control: max-age`.
     """
 
     body: Mapping[str, Any]
@@ -26,6 +27,7 @@ class ChatRequest:
     prompt: str
     lookup: bool = True
     store: bool = True
+    max_age_s: float | None = None
 
     @property
     def model(self) -> str:
@@ -82,11 +84,13 @@ class CacheKey:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A stored answer: the text it answered, the completion, and the tier that made it."""
+    """A stored answer: the text it answered, the completion, the tier that made it, for whom and when (Unix time)."""
 
     text: str
     completion: Completion
     tier: str
+    tenant: str = ""
+    created: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +108,20 @@ class CacheLookup:
     Attributes:
         status: `hit`, `miss`, or `bypass` when the request must not be served from a cache.
         reason: The deciding rule, in words that fit a header.
-        similarity: Cosine to the nearest stored text, if one was compared.
+        similarity: Cosine to the served text, or to the nearest, if one was compared.
+        evidence: The cosine with the verifier's log-odds, what the threshold is compared with, if it was asked for.
         entry: The stored answer of a hit.
+        entry_id: Names the stored answer to the tenant whose it is, for feedback and deletion.
         embedding: The text's embedding, kept so that the write after a miss need not compute it again.
     """
 
     status: CacheStatus
     reason: str
     similarity: float | None = None
+    evidence: float | None = None
     entry: CacheEntry | None = None
     embedding: Embedding | None = None
+    entry_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

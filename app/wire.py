@@ -96,6 +96,25 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     return dict(body)
 
 
+class Feedback(msgspec.Struct):
+    """A client's verdict on a cached answer, by the name in its `x-tierwise-cache-entry` header."""
+
+    entry: str
+    correct: bool
+
+
+def parse_feedback(raw: bytes) -> Feedback:
+    """Decode the body of a feedback request.
+
+    Raises:
+        InvalidRequestError: It is not `{"entry": "...", "correct": true|false}`.
+    """
+    try:
+        return msgspec.json.decode(raw, type=Feedback)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f'{error}. Send {{"entry": "...", "correct": true or false}}.') from error
+
+
 def message_text(message: Mapping[str, Any]) -> str:
     """Return the text of a message, its text parts joined by newlines."""
     content = message.get("content")
@@ -118,8 +137,12 @@ def error_body(error: GatewayError) -> dict[str, Any]:
 
 
 def fresh(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a stored completion under an id and a time of its own."""
-    return {**body, "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+    """Copy a stored completion under an id and a time of its own, its prompt tokens marked as cached."""
+    copy = {**body, "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+    if usage := body.get("usage"):
+        details = {**(usage.get("prompt_tokens_details") or {}), "cached_tokens": usage.get("prompt_tokens", 0)}
+        copy["usage"] = {**usage, "prompt_tokens_details": details}
+    return copy
 
 
 def chunks_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -56,6 +56,7 @@ class Ingress:
             self.parts,
             prometheus,
             self._telemetry.record_error,
+            self._telemetry.record_feedback,
         )
 
     async def parts(self) -> Sequence[PartStatus]:

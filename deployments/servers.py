@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
+from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
 from app.errors import CacheUnavailableError, UpstreamError
 from app.protocols import ChatProvider
@@ -28,7 +29,11 @@ class CacheServer:
     def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
         self._embedder = config.embedder.build()
         self._store = redis.build(config.ttl_s)
-        self._cache = RedisSemanticCache(config, self._store, self._embed, self._embedder.space)
+        self._verifier = config.verifier.build()
+        self._threshold = config.threshold_for(model_names(self._embedder.space, self._verifier.name))
+        self._cache = RedisSemanticCache(
+            config, self._store, self._embed, self._verify, self._embedder.space, self._threshold
+        )
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         """Decide whether a stored answer serves the key's text."""
@@ -40,11 +45,15 @@ class CacheServer:
             await self._store.ping()
         except CacheUnavailableError as error:
             return PartStatus("cache", "down", {"reason": error.message})
-        return PartStatus("cache", "up", {"embedder": self._embedder.space})
+        detail = {"embedder": self._embedder.space, "verifier": self._verifier.name, "threshold": self._threshold}
+        return PartStatus("cache", "up", detail)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
         return list(await asyncio.to_thread(self._embedder.embed, texts))
+
+    async def _verify(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return await asyncio.to_thread(self._verifier.verify, pairs)
 
 
 class ClassifierServer:

@@ -22,10 +22,13 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._requests = metrics.Counter(
-            "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "route", "finished")
+            "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "reason", "route", "finished")
         )
         self._errors = metrics.Counter(
             "tierwise_errors", "Requests that ended in an error.", tag_keys=("status", "type")
+        )
+        self._feedback = metrics.Counter(
+            "tierwise_cache_feedback", "Clients' verdicts on cached answers.", tag_keys=("correct",)
         )
         self._tokens = metrics.Counter("tierwise_tokens", "Tokens used.", tag_keys=("tier", "kind"))
         self._cost = metrics.Counter("tierwise_cost_usd", "What the answers cost.", tag_keys=("tier",))
@@ -46,7 +49,9 @@ class Telemetry:
         tier = {"tier": outcome.tier}
         self._requests.inc(
             1,
-            tier | {"cache": outcome.cache.status, "route": outcome.route, "finished": str(outcome.finished).lower()},
+            tier
+            | {"cache": outcome.cache.status, "reason": outcome.cache.reason}
+            | {"route": outcome.route, "finished": str(outcome.finished).lower()},
         )
         self._latency.observe(outcome.latency_s, tier)
         saved = self._saved_by_tier[outcome.tier] = self._saved_by_tier.get(outcome.tier, 0.0) + outcome.saved_usd
@@ -61,6 +66,10 @@ class Telemetry:
         self._increase(self._cost, outcome.cost_usd, tier)
         if outcome.score is not None:
             self._score.observe(outcome.score)
+
+    def record_feedback(self, correct: bool) -> None:
+        """Count a client's verdict on a cached answer."""
+        self._feedback.inc(1, {"correct": str(correct).lower()})
 
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw."""

@@ -85,6 +85,13 @@ class FakeExactCache:
         self.entries[key.scope, key.entry] = entry
         self.embeddings.append(embedding)
 
+    async def forget(self, key: CacheKey, tenant: str) -> bool:
+        entry = await self.get(key)
+        if entry is None or entry.tenant != tenant:
+            return False
+        del self.entries[key.scope, key.entry]
+        return True
+
 
 class FakeSemanticCache:
     """A SemanticCache that finds `entry` for every text, or misses without one."""
@@ -100,8 +107,8 @@ class FakeSemanticCache:
         if self.error:
             raise self.error
         if self.entry:
-            return CacheLookup("hit", "similar", self.similarity, self.entry, EMBEDDING)
-        return CacheLookup("miss", "no candidate", None, None, EMBEDDING)
+            return CacheLookup("hit", "verified", self.similarity, None, self.entry, EMBEDDING)
+        return CacheLookup("miss", "no candidate", None, None, None, EMBEDDING)
 
 
 class FakeClassifier:

@@ -13,6 +13,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -56,8 +57,8 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
     """
     file = read_serve_file(config)
     with scripted_upstream(file) as upstream, gateway(file, say):
-        stored = [f"How do I get a new {thing} when I live in {place}?" for thing in _THINGS for place in _PLACES]
-        reworded = [f"how do i get a new {thing}, when i live in {place}" for thing in _THINGS for place in _PLACES]
+        stored = [f"How do I get a new {t} in {p}?" for t in _THINGS for p in _PLACES]
+        reworded = [f"What must I do to get a new {t} in {p}?" for t in _THINGS for p in _PLACES]
         draw = random.Random(0)
 
         def fresh() -> str:
@@ -70,7 +71,7 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
         # the exact hits first: a rewording that is a hit is not stored, so it stays one
         cases: dict[str, tuple[Callable[[], str], dict[str, str]]] = {
             "exact_hit": (itertools.cycle(stored).__next__, {"x-tierwise-cache-reason": "exact"}),
-            "semantic_hit": (itertools.cycle(reworded).__next__, {"x-tierwise-cache-reason": "similar"}),
+            "semantic_hit": (itertools.cycle(reworded).__next__, {"x-tierwise-cache-reason": "verified"}),
             "miss": (fresh, {"x-tierwise-cache": "miss"}),
         }
         rounds: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -92,13 +93,14 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
 
 @contextlib.contextmanager
 def gateway(file: ServeFile, say: Callable[[str], None]) -> Iterator[None]:
-    """Run the gateway of a file."""
-    launcher = Launcher(file, say)
-    try:
-        launcher.start()
-        yield
-    finally:
-        launcher.stop()
+    """Run the gateway of a file, its cache empty at first."""
+    with tempfile.TemporaryDirectory() as state:
+        launcher = Launcher(file, say, Path(state))
+        try:
+            launcher.start()
+            yield
+        finally:
+            launcher.stop()
 
 
 @contextlib.contextmanager

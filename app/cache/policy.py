@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from app.cache.semantic import CacheConfig
+from app.cache.volatile import uncacheable
 from app.schema import ChatRequest, Completion
 
 
 def lookup_refusal(request: ChatRequest, config: CacheConfig) -> str | None:
     """Return why a request must not be served from the cache, or None if it may."""
-    if not request.lookup:
-        return "cache-control"
+    return _private(request, config) if request.lookup else "cache-control"
+
+
+def _private(request: ChatRequest, config: CacheConfig) -> str | None:
+    """Return why the answer to a request is for itself alone."""
     if (request.body.get("temperature") or 0) > config.max_temperature:
         return "temperature"
-    return None
+    return uncacheable(request.prompt, config.uncacheable)
 
 
 def storable(request: ChatRequest, completion: Completion, config: CacheConfig) -> bool:
     """Whether an answer may serve others: whole, unrefused text without tool calls, to a request that allows it."""
     return (
         request.store
-        and (request.body.get("temperature") or 0) <= config.max_temperature
+        and _private(request, config) is None
         and bool(completion.body.get("choices"))
         and all(_whole(choice) for choice in completion.body["choices"])
     )
@@ -34,4 +39,14 @@ def _whole(choice: dict[str, Any]) -> bool:
         and bool((message.get("content") or "").strip())
         and not message.get("tool_calls")
         and not message.get("refusal")
+        and not _REFUSAL.match(message["content"])
     )
+
+
+# Models that decline say so at once; such an answer must not be the answer for a day.
+_REFUSAL = re.compile(
+    r"\W*(?:i['’]?m sorry|sorry|i apologi[sz]e|unfortunately)?[\s,.]*(?:but )?(?:as an ai[^,.]*, )?"
+    r"i(?:['’]m| am)? (?:can(?:not|['’]t| not)|unable to|not able to|won['’]t|will not|must decline|do(?: not|n['’]t) have)"  # noqa: E501
+    r"[^.]{0,80}\b(?:assist|help|provide|answer|comply|fulfil|access|do that|support|discuss|engage|create|generate)",
+    re.IGNORECASE,
+)

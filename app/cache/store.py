@@ -11,7 +11,7 @@ One vector set per scope, so isolation is a key's name; the braces keep a scope 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -101,6 +101,17 @@ class RedisStore:
             pipe.expire(name, self._ttl_s)  # a scope nobody writes to goes as a whole
         await self._call(pipe.execute)
 
+    async def forget(self, key: CacheKey, tenant: str) -> bool:
+        """Evict an entry if it is the tenant's; its vector goes when it is next found.
+
+        Raises:
+            CacheUnavailableError: Redis did not answer.
+        """
+        entry = await self.get(key)
+        if entry is None or entry.tenant != tenant:
+            return False
+        return bool(await self._call(lambda: self._client.delete(_entry_name(key.scope, key.entry))))
+
     async def nearest(self, key: CacheKey, embedding: Embedding, count: int) -> list[Candidate]:
         """Return up to `count` candidates of the key's scope by falling cosine; some may have expired.
 
@@ -115,17 +126,25 @@ class RedisStore:
         found = [Candidate(element.decode(), 2 * score - 1) for element, score in (scores or {}).items()]
         return sorted(found, key=lambda candidate: -candidate.similarity)
 
-    async def fetch(self, key: CacheKey, candidate: Candidate, embedding: Embedding) -> CacheEntry | None:
-        """Return a candidate's entry; one that has expired is removed from the vectors.
+    async def fetch(
+        self, key: CacheKey, candidates: Sequence[Candidate], embedding: Embedding
+    ) -> list[CacheEntry | None]:
+        """Return the entries of candidates, None for one that has expired; its vector is removed.
 
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
-        entry = _decode(await self._call(lambda: self._client.get(_entry_name(key.scope, candidate.entry))))
-        if entry is None:
-            name = _vectors_name(key.scope, embedding.space)
-            await self._call(lambda: self._client.execute_command("VREM", name, candidate.entry))
-        return entry
+        if not candidates:
+            return []
+        names = [_entry_name(key.scope, candidate.entry) for candidate in candidates]
+        entries = [_decode(raw) for raw in await self._call(lambda: self._client.mget(names))]
+        gone = [candidate.entry for candidate, entry in zip(candidates, entries, strict=True) if entry is None]
+        if gone:
+            pipe = self._client.pipeline(transaction=False)
+            for entry in gone:
+                pipe.execute_command("VREM", _vectors_name(key.scope, embedding.space), entry)
+            await self._call(pipe.execute)
+        return entries
 
     async def ping(self) -> None:
         """Ask for a sign of life, even while calls fail fast.

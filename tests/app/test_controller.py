@@ -71,7 +71,7 @@ async def test_a_text_of_the_same_meaning_is_answered_from_the_cache(
 ) -> None:
     semantic = FakeSemanticCache(CacheEntry("hi", answer("Hi."), "local"), similarity=0.97)
     outcome = await controller(cache, providers, semantic=semantic).handle(chat("hello"))
-    assert (outcome.tier, outcome.cache.reason, outcome.cache.similarity) == ("cache", "similar", 0.97)
+    assert (outcome.tier, outcome.cache.reason, outcome.cache.similarity) == ("cache", "verified", 0.97)
     assert outcome.completion == answer("Hi.")
 
 

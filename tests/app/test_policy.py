@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from app.cache import CacheConfig
@@ -57,3 +59,56 @@ def test_only_whole_answers_in_words_are_stored(completion: Completion, stored: 
 )
 def test_an_answer_is_stored_for_a_request_that_allows_it(request_: ChatRequest, stored: bool) -> None:
     assert storable(request_, answer(), CacheConfig(max_temperature=0.5)) is stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, I cannot assist with this request.",
+        "Sorry, I am unable to provide medical advice.",
+        "As an AI language model, I do not have access to live data.",
+        "Unfortunately, I am not able to discuss this topic.",
+        "I apologize, but I won't create that.",
+        "  I must decline to answer.",
+    ],
+)
+def test_an_answer_that_declines_is_not_stored(text: str) -> None:
+    assert not storable(chat(), answer(text), CacheConfig())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sorry is the word for it: sorrow and sorry share their first letters.",
+        "I can help with that. First, loosen the screws.",
+        "You cannot provide two keys. Remove one of them.",
+        'Write: "I am sorry, but I can\'t help this week."',
+        "I do not know of any. The list ends there.",
+    ],
+)
+def test_an_answer_that_only_mentions_such_words_is_stored(text: str) -> None:
+    assert storable(chat(), answer(text), CacheConfig())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("What is the weather in Turin right now?", "volatile"),
+        ("Where is my parcel?", "personal"),
+        ("Make it shorter", "context"),
+        ("Flip a coin", "random"),
+        ("Who approved memo 12?", "pattern"),
+        ("Who approved the memo?", None),
+    ],
+)
+def test_a_prompt_whose_answer_is_not_for_others_bypasses_the_cache(text: str, reason: str | None) -> None:
+    config = CacheConfig(uncacheable=(re.compile(r"memo \d+"),))
+    assert lookup_refusal(chat(text), config) == reason
+    assert storable(chat(text), answer(), config) is (reason is None)
+
+
+def test_a_fresh_answer_is_not_stored_where_the_prompt_is_not_for_others() -> None:
+    request = chat("Flip a coin", lookup=False)
+    assert lookup_refusal(request, CacheConfig()) == "cache-control"
+    assert not storable(request, answer("Heads."), CacheConfig())

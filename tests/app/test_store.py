@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,17 @@ async def test_an_answer_without_an_embedding_is_not_found_by_meaning(store: Red
 async def test_a_candidate_is_fetched(store: RedisStore) -> None:
     await store.put(key(), ENTRY, vector(EAST))
     (candidate,) = await store.nearest(key(), vector(EAST), 4)
-    assert await store.fetch(key(), candidate, vector(EAST)) == ENTRY
+    assert await store.fetch(key(), [candidate], vector(EAST)) == [ENTRY]
+    assert await store.fetch(key(), [], vector(EAST)) == []
+
+
+async def test_an_entry_is_forgotten_for_the_tenant_it_was_stored_for_alone(store: RedisStore) -> None:
+    await store.put(key(), CacheEntry("hello", answer("Hi."), "local", "acme"), vector(EAST))
+    assert not await store.forget(key(), "globex")
+    assert await store.get(key()) is not None
+    assert await store.forget(key(), "acme")
+    assert await store.get(key()) is None
+    assert not await store.forget(key(), "acme")
 
 
 async def test_entries_and_vectors_expire(redis: EmbeddedRedis, client: Redis) -> None:
@@ -110,8 +120,8 @@ async def test_the_vector_of_an_expired_entry_is_removed_when_it_is_found(store:
     await store.put(key("north"), ENTRY, vector(NORTH))
     await store.put(key("east"), ENTRY, vector(EAST))
     await client.delete(*await client.keys(f"*:e:{key('north').entry}"))  # what its TTL does
-    candidate, _ = await store.nearest(key("?"), vector(NORTH), 4)
-    assert await store.fetch(key("?"), candidate, vector(NORTH)) is None
+    candidates = await store.nearest(key("?"), vector(NORTH), 4)
+    assert await store.fetch(key("?"), candidates, vector(NORTH)) == [None, ENTRY]
     assert [c.entry for c in await store.nearest(key("?"), vector(NORTH), 4)] == [key("east").entry]
 
 
@@ -157,14 +167,17 @@ async def test_a_redis_that_hangs_costs_its_timeout_once(tmp_path: Path) -> None
         await store.close()
 
 
-# The semantic cache over it
+# The semantic cache over it; what it decides is in test_semantic.py
 
 
-def semantic(store: RedisStore, direction: tuple[float, ...], threshold: float = 0.75) -> RedisSemanticCache:
+def semantic(store: RedisStore, direction: tuple[float, ...], threshold: float = 0.7) -> RedisSemanticCache:
     async def embed(text: str) -> NDArray[np.float32]:
         return np.array(direction, np.float32)
 
-    return RedisSemanticCache(CacheConfig(threshold=threshold), store, embed, "plane")
+    async def verify(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return np.full(len(pairs), 0.5, np.float32)
+
+    return RedisSemanticCache(CacheConfig(), store, embed, verify, "plane", threshold)
 
 
 async def test_a_text_near_enough_is_a_hit_with_its_similarity(store: RedisStore) -> None:
@@ -174,10 +187,19 @@ async def test_a_text_near_enough_is_a_hit_with_its_similarity(store: RedisStore
     assert lookup.similarity == pytest.approx(0.8, abs=0.02)
 
 
+async def test_a_hit_is_evicted_by_the_name_it_gives(store: RedisStore) -> None:
+    await store.put(key("north"), CacheEntry("north", answer("Up."), "local", "acme"), vector(NORTH))
+    entry_id = (await semantic(store, NORTHEAST).lookup(key("northeast"))).entry_id
+    assert entry_id is not None
+    scope, _, entry = entry_id.partition(".")
+    assert await store.forget(CacheKey(scope, entry, "", semantic=False), "acme")
+    assert (await semantic(store, NORTHEAST).lookup(key("northeast"))).status == "miss"
+
+
 async def test_a_text_not_near_enough_is_a_miss_that_keeps_its_embedding(store: RedisStore) -> None:
     await store.put(key("north"), ENTRY, vector(NORTH))
     lookup = await semantic(store, NORTHEAST, threshold=0.9).lookup(key("northeast"))
-    assert (lookup.status, lookup.reason, lookup.entry) == ("miss", "below threshold", None)
+    assert (lookup.status, lookup.entry) == ("miss", None)
     assert lookup.similarity == pytest.approx(0.8, abs=0.02)
     assert lookup.embedding == vector(NORTHEAST)
 
@@ -186,7 +208,7 @@ async def test_where_the_nearest_has_expired_the_next_near_enough_serves(store: 
     await store.put(key("north"), CacheEntry("north", answer("Old."), "local"), vector(NORTH))
     await store.put(key("northeast"), ENTRY, vector(NORTHEAST))
     await client.delete(*await client.keys(f"*:e:{key('north').entry}"))
-    lookup = await semantic(store, NORTH).lookup(key("?"))
+    lookup = await semantic(store, NORTH).lookup(key("upwards"))
     assert (lookup.status, lookup.entry) == ("hit", ENTRY)
     assert lookup.similarity == pytest.approx(0.8, abs=0.02)
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import openai
 import psutil
@@ -33,10 +32,10 @@ class Gateway:
 
     url: str
     upstream: Upstream
-    launcher: Launcher
+    clients: dict[str, openai.OpenAI]
 
-    def client(self, tenant: str = "acme", **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEYS[tenant], max_retries=0, **options)
+    def client(self, tenant: str = "acme") -> openai.OpenAI:
+        return self.clients[tenant]
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +58,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
             launcher.start()
             watch = threading.Thread(target=_watch, args=(launcher,), daemon=True)
             watch.start()
-            yield Gateway(file.url, upstream, launcher)
+            with contextlib.ExitStack() as stack:
+                clients = {
+                    tenant: stack.enter_context(openai.OpenAI(base_url=f"{file.url}/v1", api_key=key, max_retries=0))
+                    for tenant, key in KEYS.items()
+                }
+                yield Gateway(file.url, upstream, clients)
         finally:
             children = psutil.Process().children(recursive=True)
             launcher.stop()

@@ -1,0 +1,142 @@
+"""Thresholds with evidence: the loosest one whose false-hit rate stays under a limit, by an upper confidence bound."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.cache.decision import SURFACE, evidence, screen
+from app.cache.pairs import Pair
+from app.errors import ConfigError
+
+BUNDLED = Path(__file__).with_name("weights") / "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A threshold and the evidence for it.
+
+    Attributes:
+        threshold: The evidence from which a hit is served (`app/cache/decision.py`).
+        max_error_rate: The limit the operator set: wrong hits as a share of hits.
+        confidence: Of the bound.
+        hits: Pairs that would be hits at the threshold; `wrong` of them should not be.
+        upper_bound: One-sided Clopper-Pearson bound of wrong over hits.
+        models: Names of the encoder and the verifier; with others the threshold means nothing.
+        data: SHA-256 of the pairs.
+    """
+
+    threshold: float
+    max_error_rate: float
+    confidence: float
+    hits: int
+    wrong: int
+    upper_bound: float
+    models: str
+    data: str
+
+    @classmethod
+    def load(cls, file: Path) -> Calibration:
+        """Read a calibration.
+
+        Raises:
+            ConfigError: There is none, or it has other fields.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(file.read_text("utf-8"))
+            return cls(**fields)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"cache.calibration: cannot read `{file}`; make it with `tierwise calibrate cache PAIRS.jsonl`"
+            ) from error
+
+    def save(self, file: Path) -> None:
+        """Write the calibration."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+
+
+def upper_bound(wrong: int, hits: int, confidence: float) -> float:
+    """Return the one-sided upper bound of a binomial share (Clopper and Pearson, Biometrika 26, 1934)."""
+    from scipy.stats import beta
+
+    return 1.0 if wrong >= hits else float(beta.ppf(confidence, wrong + 1, hits - wrong))
+
+
+def evidences(
+    pairs: Sequence[Pair],
+    embed: Callable[[Sequence[str]], NDArray[np.float32]],
+    verify: Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]],
+    floor: float,
+    block: int = 16,
+) -> NDArray[np.float64]:
+    """Return each pair's evidence as the decision sees it, -1 where it can be no hit.
+
+    `a` is the stored text, `b` the new one.
+    """
+    cosines = np.sum(embed([pair.a for pair in pairs]) * embed([pair.b for pair in pairs]), axis=1)
+    result = np.full(len(pairs), -1.0)
+    grey = []
+    for i in np.flatnonzero(cosines >= floor):
+        screening = screen(pairs[i].b, [pairs[i].a])
+        if screening.same is not None:
+            result[i] = SURFACE
+        elif screening.grey:
+            grey.append(int(i))
+    grey.sort(key=lambda i: len(pairs[i].a) + len(pairs[i].b))  # like lengths together: padding costs
+    for start in range(0, len(grey), block):
+        rows = grey[start : start + block]
+        probabilities = verify([(pairs[i].a, pairs[i].b) for i in rows])
+        result[rows] = [evidence(float(cosines[i]), float(p)) for i, p in zip(rows, probabilities, strict=True)]
+    return result
+
+
+def calibrate(
+    found: NDArray[np.float64],
+    same: NDArray[np.bool_],
+    models: str,
+    data: bytes,
+    max_error_rate: float,
+    confidence: float,
+) -> Calibration:
+    """Pick the loosest threshold whose upper bound of the false-hit rate is at most `max_error_rate`.
+
+    Thresholds are tested from the strictest on, each at the full confidence, up to the first that fails: fixed sequence
+    testing, which needs no correction for many tests (Angelopoulos et al., Learn then Test, arXiv 2110.01052).
+
+    Args:
+        found: `(pairs,)` from `evidences`.
+        same: `(pairs,)`, whether one answer serves both texts.
+
+    Raises:
+        ConfigError: The data cannot support the claim; the message says what would.
+    """
+    grid = [SURFACE, *np.arange(1.05, 0.6, -0.0025).round(4)]
+    chosen: Calibration | None = None
+    for threshold in grid:
+        served = found >= threshold
+        hits, wrong = int(served.sum()), int((served & ~same).sum())
+        if hits < 30 and wrong == 0 and chosen is None:
+            continue  # too few to say anything yet
+        bound = upper_bound(wrong, hits, confidence)
+        if bound > max_error_rate:
+            if chosen is None and wrong == 0:
+                continue  # nothing wrong so far, only too few hits to show it
+            break
+        digest = hashlib.sha256(data).hexdigest()
+        chosen = Calibration(float(threshold), max_error_rate, confidence, hits, wrong, bound, models, digest)
+    if chosen is None:
+        needed = int(np.ceil(np.log(1 - confidence) / np.log(1 - max_error_rate)))
+        raise ConfigError(
+            f"the data cannot support at most {max_error_rate:.2%} wrong hits at {confidence:.0%} confidence: that "
+            f"takes at least {needed} hits with none wrong, and no threshold has enough; give more pairs or a higher "
+            "--max-error-rate"
+        )
+    return chosen

@@ -1,0 +1,245 @@
+"""Fine-tunes the verifier, the cross-encoder that says whether one answer serves two texts. `tierwise train verifier`.
+
+Paraphrase pairs teach what is the same, traps (`app/cache/traps.py`) what is not. Published labels are noisy where they
+contradict the sentence encoder most, so pairs labelled different though near, or the same though far, are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bundled import minilm_source, state_dir
+from app.cache.pairs import Pair, read_pairs
+from app.cache.traps import TrapMaker
+from app.embedding import EmbedderConfig
+
+NEAR, FAR = 0.9, 0.5  # cosines beyond which a label "different" or "same" is not believed
+MAX_TOKENS = 128
+
+
+def believable(pairs: Sequence[Pair], say: Callable[[str], None]) -> list[Pair]:
+    """Leave out the pairs whose label the sentence encoder contradicts strongly."""
+    embedder = EmbedderConfig(threads=os.cpu_count() or 1).build()
+    texts = sorted({text for pair in pairs for text in (pair.a, pair.b)})
+    say(f"embedding {len(texts)} texts")
+    vectors = np.vstack([embedder.embed(texts[i : i + 2048]) for i in range(0, len(texts), 2048)])
+    row = {text: i for i, text in enumerate(texts)}
+    kept = []
+    for pair in pairs:
+        cosine = float(vectors[row[pair.a]] @ vectors[row[pair.b]])
+        if (pair.same and cosine >= FAR) or (not pair.same and cosine < NEAR):
+            kept.append(pair)
+    return kept
+
+
+def training_pairs(pairs: Sequence[Pair], limit: int, seed: int) -> list[Pair]:
+    """Mix the published pairs with as many traps made from them, shuffled, `limit` in all."""
+    rng = random.Random(seed)
+    maker = TrapMaker([pair.a for pair in pairs], seed)
+    published = rng.sample(list(pairs), min(len(pairs), limit // 2))
+    traps: list[Pair] = []
+    while len(traps) < limit - len(published):
+        pair = rng.choice(pairs)
+        traps.extend(maker.pairs(pair.a, pair.b) if pair.same else maker.pairs(pair.a, pair.a))
+    mixed = published + traps[: limit - len(published)]
+    rng.shuffle(mixed)
+    return mixed
+
+
+def train(
+    file: Path,
+    out: Path,
+    limit: int = 100_000,
+    seed: int = 0,
+    passes: int = 1,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train and write `verifier.int8.onnx`, `tokenizer.json` and `card.json` into a folder.
+
+    Each pass sees `limit` pairs, its traps made anew. A pass that is done is kept in the state folder, so that an
+    interrupted training goes on after it.
+
+    Returns:
+        The figures of the card.
+
+    Raises:
+        ConfigError: The pairs cannot be read.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    torch.manual_seed(seed)
+    started = time.monotonic()
+    pairs = believable(read_pairs(file), say)
+    held_out, pairs = pairs[:3000], pairs[3000:]
+    tests = training_pairs(held_out, 4000, seed + 1000)
+    source = minilm_source()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = _cross_encoder(AutoModel.from_pretrained(source, attn_implementation="sdpa"))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    checkpoint = state_dir() / "train" / f"verifier-{digest[:8]}-{limit}-{seed}.pt"
+    done = 0
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        done = int(saved["passes"])
+        say(f"going on after pass {done}")
+    for number in range(done, passes):
+        say(f"pass {number + 1} of {passes}")
+        _one_pass(model, tokenizer, training_pairs(pairs, limit, seed + number), 7e-5 / (number + 1), seed, say)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": model.state_dict(), "passes": number + 1}, checkpoint)
+    model.eval()
+    out.mkdir(parents=True, exist_ok=True)
+    _export(model, out)
+    tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+    scores = _scores(model, tokenizer, tests)
+    card = {
+        "base": "all-MiniLM-L6-v2",
+        "seed": seed,
+        "passes": passes,
+        "pairs_a_pass": limit,
+        "data": {file.name: digest},
+        "held_out_accuracy": _accuracy(tests, scores),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    return card
+
+
+def _one_pass(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    learning_rate: float,
+    seed: int,
+    say: Callable[[str], None],
+    batch_size: int = 64,
+) -> None:
+    import torch
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    batches = _batches(pairs, batch_size, seed)
+    steps = len(batches)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / (0.05 * steps), (steps - step) / (0.95 * steps))
+    )
+    started, running = time.monotonic(), 0.7
+    model.train()
+    for step, batch in enumerate(batches):
+        encoded, target = _encode(tokenizer, batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
+            logits = model(**encoded)
+        # labels are noisy: smoothing keeps the head from certainty it has no ground for
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        running = 0.98 * running + 0.02 * float(loss.detach())
+        if step % 50 == 0:
+            left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
+            say(f"step {step} of {steps}, loss {running:.3f}, {left / 60:.0f} min left")
+
+
+def _cross_encoder(encoder: Any) -> Any:
+    import torch
+
+    class CrossEncoder(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+            self.head = torch.nn.Linear(encoder.config.hidden_size, 1)
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            hidden = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            ).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            return self.head((hidden * mask).sum(1) / mask.sum(1))[:, 0]
+
+    return CrossEncoder()
+
+
+def _batches(pairs: Sequence[Pair], size: int, seed: int) -> list[list[Pair]]:
+    """Batch pairs of like length, since padding costs as much as text; the batches in random order."""
+    rng = random.Random(seed)
+    ordered = sorted(pairs, key=lambda pair: len(pair.a) + len(pair.b) + rng.random() * 20)
+    batches = [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _encode(tokenizer: Any, pairs: Sequence[Pair]) -> tuple[dict[str, Any], Any]:
+    import torch
+
+    encoded = tokenizer(
+        [pair.a for pair in pairs],
+        [pair.b for pair in pairs],
+        padding=True,
+        truncation=True,
+        max_length=MAX_TOKENS,
+        return_tensors="pt",
+    )
+    return dict(encoded), torch.tensor([float(pair.same) for pair in pairs])
+
+
+def _scores(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+    import torch
+
+    with torch.no_grad():
+        parts = [
+            torch.sigmoid(model(**_encode(tokenizer, pairs[i : i + 64])[0])).numpy() for i in range(0, len(pairs), 64)
+        ]
+    return np.concatenate(parts)
+
+
+def _accuracy(pairs: Sequence[Pair], scores: NDArray[np.float32]) -> dict[str, float]:
+    by_kind: dict[str, list[bool]] = {}
+    for pair, score in zip(pairs, scores, strict=True):
+        for kind in ("all", pair.kind):
+            by_kind.setdefault(kind, []).append(bool(score >= 0.5) == pair.same)
+    return {kind: round(sum(right) / len(right), 4) for kind, right in sorted(by_kind.items())}
+
+
+def _has_bfloat16() -> bool:
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return False
+
+
+def _export(model: Any, folder: Path) -> None:
+    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    ids = torch.tensor([[101, 7592, 102, 7592, 102], [101, 7592, 102, 2088, 102]])
+    types = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1]])
+    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
+    with tempfile.TemporaryDirectory() as work:
+        plain = Path(work) / "verifier.onnx"
+        torch.onnx.export(
+            model.float().eval(),
+            (ids, torch.ones_like(ids), types),
+            plain,
+            input_names=names,
+            output_names=["logit"],
+            dynamic_shapes=(dims, dims, dims),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        quantize_dynamic(plain, folder / "verifier.int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
