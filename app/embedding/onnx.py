@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from app.bundled import resolve
+from app.bundled import PREFIX, resolve
 from app.errors import ConfigError
 from app.section import Section
 
@@ -50,8 +50,10 @@ class OnnxEmbedderConfig(Section):
         options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
-        space = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
-        return OnnxEmbedder(session, tokenizer, f"{space}-{self.max_tokens}", self.max_tokens)
+        # the bundled model by its version, since an export of the same weights is not the same bytes everywhere
+        bundled = self.model.startswith(PREFIX)
+        model = folder.name if bundled else hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
+        return OnnxEmbedder(session, tokenizer, f"{model}-{self.precision}-{self.max_tokens}", self.max_tokens)
 
 
 class OnnxEmbedder:
