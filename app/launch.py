@@ -187,15 +187,20 @@ class Launcher:
         if found is None:
             return "Ray starts", None
         try:
-            with urllib.request.urlopen(f"{found[1].decode()}/api/serve/applications/", timeout=5) as response:
+            url = f"{found[1].decode()}/api/serve/applications/"
+            request = urllib.request.Request(url, headers={"authorization": f"Bearer {_ray_token()}"})
+            with urllib.request.urlopen(request, timeout=5) as response:
                 applications = json.load(response)["applications"]
         except (OSError, ValueError, KeyError):
             return "Serve starts", None
         for application in applications.values():
             deployments = application["deployments"].items()
-            if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            # Serve goes on trying a replica that cannot start for many minutes
+            stuck = any("failed to start" in d["message"] for _, d in deployments)
+            if stuck or application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
                 messages = [application["message"], *(d["message"] for _, d in deployments if d["message"])]
-                return "failed", "\n".join(messages)
+                named = re.findall(r"^app\.errors\.\w+: (.+)$", "\n".join(messages), re.MULTILINE)
+                return "failed", named[-1] if named else "\n".join(messages)
             states = [f"{name} {'ready' if d['status'] == 'HEALTHY' else 'starts'}" for name, d in deployments]
             return ", ".join(states) or "building the graph", None
         return "Serve starts", None
@@ -229,6 +234,14 @@ class Launcher:
 
 # `serve run`, by the interpreter that runs us, wherever its scripts are
 _SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
+
+
+def _ray_token() -> str:
+    """Return the token that Ray made for its own interfaces."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return file.read_text("utf-8").strip() if file.is_file() else ""
 
 
 def _haproxy_binary() -> Path:
