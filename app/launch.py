@@ -128,6 +128,7 @@ class Launcher:
                 self._serve.wait(30)
             except subprocess.TimeoutExpired:
                 self._serve.kill()
+                self._serve.wait()
         self._serve = None
         self._sweep(children)
         shutil.rmtree(self._folder, ignore_errors=True)
