@@ -199,12 +199,12 @@ _READY = """
 Tierwise is ready at {url}   (Ctrl-C stops it)
 
 curl {url}/v1/chat/completions -H 'content-type: application/json' \\
-  -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+  -d '{{"model": "auto", "max_tokens": 60, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 
 # Python
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="unused")
 messages = [dict(role="user", content="What is the capital of France?")]
-answer = client.chat.completions.create(model="auto", messages=messages)
+answer = client.chat.completions.create(model="auto", messages=messages, max_tokens=60)
 print(answer.choices[0].message.content)
 """
