@@ -199,7 +199,8 @@ _READY = """
 Tierwise is ready at {url}   (Ctrl-C stops it)
 
 curl {url}/v1/chat/completions -H 'content-type: application/json' \\
-  -d '{{"model": "auto", "max_tokens": 60, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+  -d '{{"model": "auto", "max_tokens": 60,
+       "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 
 # Python
 from openai import OpenAI
