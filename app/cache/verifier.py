@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from app.bundled import resolve
+from app.embedding.onnx import open_session
 from app.errors import ConfigError
 from app.section import Section
 
@@ -41,13 +42,9 @@ class VerifierConfig(Section):
         for file in (graph, vocabulary):
             if not file.is_file():
                 raise ConfigError(f"verifier.model: there is no `{file.name}` in `{folder}`; `tierwise train verifier`")
-        import onnxruntime
         import tokenizers
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = open_session(graph, self.threads)
         tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
         tokenizer.enable_truncation(MAX_TOKENS)
         tokenizer.enable_padding()

@@ -42,18 +42,24 @@ class OnnxEmbedderConfig(Section):
         for file in (graph, vocabulary):
             if not file.is_file():
                 raise ConfigError(f"embedder.model: there is no `{file.name}` in `{self.model}`")
-        import onnxruntime
         import tokenizers
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = open_session(graph, self.threads)
         tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
         # the bundled model by its version, since an export of the same weights is not the same bytes everywhere
         bundled = self.model.startswith(PREFIX)
         model = folder.name if bundled else hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
         return OnnxEmbedder(session, tokenizer, f"{model}-{self.precision}-{self.max_tokens}", self.max_tokens)
+
+
+def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX graph for the CPU, on `threads` threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class OnnxEmbedder:
