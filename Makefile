@@ -15,7 +15,7 @@ serve: setup            ## install, prepare the bundled models, run the gateway 
 
 test: setup $(VENV)/.test   ## install, then all checks and all tests, the real Redis, Ray and vLLM included
 	@$(MAKE) --no-print-directory check PYTEST_ARGS=
-	@$(BIN)/python -m pytest -m "redis or serve"
+	@$(BIN)/python -m pytest -m "redis or serve or models"
 
 check:                  ## format, lint, types, import arrows, unit tests
 	@$(BIN)/ruff format --check .

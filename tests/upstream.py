@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +53,7 @@ class Script:
 
 
 class Upstream:
-    """Serves `/v1/chat/completions` on a free loopback port, from a thread, while its `with` block lasts.
+    """Serves chat completions and embeddings under `/v1` on a free loopback port, from a thread, in its `with` block.
 
     Attributes:
         script: What it does with every request,
@@ -98,6 +101,7 @@ class Upstream:
     async def _start(self) -> None:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/embeddings", self._embeddings)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -117,6 +121,17 @@ class Upstream:
         if script.raw is not None:
             return web.Response(body=script.raw, content_type="application/json", headers=script.headers)
         return web.json_response(_completion(body, script), headers=script.headers)
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        """Give each text a vector that hangs on it alone, last text first, as the API may."""
+        body = await request.json()
+        self.requests.append(body)
+        rows = []
+        for i, text in reversed(list(enumerate(body["input"]))):
+            digest = hashlib.blake2b(text.encode(), digest_size=body["dimensions"]).digest()
+            vector = struct.pack(f"<{len(digest)}f", *digest)
+            rows.append({"object": "embedding", "index": i, "embedding": base64.b64encode(vector).decode()})
+        return web.json_response({"object": "list", "model": body["model"], "data": rows, "usage": {}})
 
     async def _stream(self, request: web.Request, body: dict[str, Any], script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **script.headers})

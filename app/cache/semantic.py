@@ -15,7 +15,7 @@ from app.cache.calibration import BUNDLED, Calibration
 from app.cache.decision import Candidate, evidence, screen, settled
 from app.cache.store import RedisStore
 from app.cache.verifier import VerifierConfig
-from app.embedding import EmbedderConfig
+from app.embedding import EmbedderConfig, OnnxEmbedderConfig
 from app.errors import ConfigError
 from app.schema import CacheEntry, CacheKey, CacheLookup, Embedding
 from app.section import Section
@@ -42,7 +42,7 @@ class CacheConfig(Section):
     ttl_s: PositiveInt = 24 * 3600
     max_temperature: NonNegativeFloat = 1.0
     uncacheable: tuple[re.Pattern[str], ...] = ()
-    embedder: EmbedderConfig = EmbedderConfig()
+    embedder: EmbedderConfig = OnnxEmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()
 
     def threshold_for(self, models: str) -> float:
@@ -77,7 +77,7 @@ class RedisSemanticCache:
     Args:
         embed: Gives the vector of a text, `(dim,)` of L2 norm 1; batched by the replica that holds the model.
         verify: Gives the probability that one answer serves both texts of a pair, stored text first.
-        space: The embedder's name of its vectors.
+        space: Names the encoder and the verifier; entries stored with others are not found by meaning.
         threshold: The evidence from which a candidate is served.
     """
 

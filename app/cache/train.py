@@ -1,7 +1,7 @@
 """Fine-tunes the verifier, the cross-encoder that says whether one answer serves two texts. `tierwise train verifier`.
 
-Paraphrase pairs teach what is the same, traps (`app/cache/traps.py`) what is not. Published labels are noisy where they
-contradict the sentence encoder most, so pairs labelled different though near, or the same though far, are left out.
+Paraphrase pairs teach what is the same, traps (`app/cache/traps.py`) what is not. Published labels are noisy: a
+sentence encoder, the teacher, tempers them, and where it contradicts one most, the pair is left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +23,72 @@ from numpy.typing import NDArray
 from app.bundled import minilm_source, state_dir
 from app.cache.pairs import Pair, read_pairs
 from app.cache.traps import TrapMaker
-from app.embedding import EmbedderConfig
+from app.embedding import EmbedderConfig, OnnxEmbedderConfig
 
 NEAR, FAR = 0.9, 0.5  # cosines beyond which a label "different" or "same" is not believed
 MAX_TOKENS = 128
 
 
-def believable(pairs: Sequence[Pair], say: Callable[[str], None]) -> list[Pair]:
-    """Leave out the pairs whose label the sentence encoder contradicts strongly."""
-    embedder = EmbedderConfig(threads=os.cpu_count() or 1).build()
-    texts = sorted({text for pair in pairs for text in (pair.a, pair.b)})
-    say(f"embedding {len(texts)} texts")
-    vectors = np.vstack([embedder.embed(texts[i : i + 2048]) for i in range(0, len(texts), 2048)])
-    row = {text: i for i, text in enumerate(texts)}
-    kept = []
-    for pair in pairs:
-        cosine = float(vectors[row[pair.a]] @ vectors[row[pair.b]])
-        if (pair.same and cosine >= FAR) or (not pair.same and cosine < NEAR):
-            kept.append(pair)
-    return kept
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A pair, and the probability that the verifier should give it."""
+
+    pair: Pair
+    target: float
 
 
-def training_pairs(pairs: Sequence[Pair], limit: int, seed: int) -> list[Pair]:
+def judged(pairs: Sequence[Pair], teacher: EmbedderConfig, say: Callable[[str], None]) -> list[Lesson]:
+    """Temper the labels by a sentence encoder's opinion; pairs that it contradicts strongly are left out.
+
+    The target is the mean of the label and of the probability that the teacher's cosine alone gives, by a logistic
+    regression on the labels: distillation with both hard and soft targets (Hinton et al., arXiv 1503.02531).
+    """
+    embedder = teacher.build()
+    texts = sorted({text for pair in pairs for text in (pair.a, pair.b)}, key=len)
+    vectors = []
+    for start in range(0, len(texts), 2048):
+        say(f"the teacher has read {start} of {len(texts)} texts")
+        vectors.append(embedder.embed(texts[start : start + 2048]))
+    matrix, row = np.vstack(vectors), {text: i for i, text in enumerate(texts)}
+    cosines = np.array([float(matrix[row[pair.a]] @ matrix[row[pair.b]]) for pair in pairs])
+    labels = np.array([pair.same for pair in pairs])
+    believed = np.where(labels, cosines >= FAR, cosines < NEAR)
+    opinion = _logistic(cosines, labels)
+    return [
+        Lesson(pair, (float(pair.same) + float(p)) / 2)
+        for pair, p, kept in zip(pairs, opinion, believed, strict=True)
+        if kept
+    ]
+
+
+def _logistic(x: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Fit P(y) on x `(n,)` by maximum likelihood; return it for each x."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    centre = x.mean()
+
+    def loss(w: NDArray[np.float64]) -> float:
+        z = w[0] * (x - centre) + w[1]
+        return float(np.mean(np.logaddexp(0, z) - y * z))
+
+    slope, bias = minimize(loss, np.array([10.0, 0.0]), method="Nelder-Mead").x
+    return np.asarray(expit(slope * (x - centre) + bias))
+
+
+def lessons(published: Sequence[Lesson], limit: int, seed: int) -> list[Lesson]:
     """Mix the published pairs with as many traps made from them, shuffled, `limit` in all."""
     rng = random.Random(seed)
-    maker = TrapMaker([pair.a for pair in pairs], seed)
-    published = rng.sample(list(pairs), min(len(pairs), limit // 2))
-    traps: list[Pair] = []
-    while len(traps) < limit - len(published):
-        pair = rng.choice(pairs)
-        traps.extend(maker.pairs(pair.a, pair.b) if pair.same else maker.pairs(pair.a, pair.a))
-    mixed = published + traps[: limit - len(published)]
+    maker = TrapMaker([lesson.pair.a for lesson in published], seed)
+    mixed = rng.sample(list(published), min(len(published), limit // 2))
+    traps: list[Lesson] = []
+    while len(traps) < limit - len(mixed):
+        lesson = rng.choice(published)
+        pair = lesson.pair
+        other, target = (pair.b, lesson.target) if pair.same else (pair.a, 1.0)
+        # a trap of the same meaning is as sure as the pair that it is made of
+        traps += [Lesson(trap, target if trap.same else 0.0) for trap in maker.pairs(pair.a, other)]
+    mixed += traps[: limit - len(mixed)]
     rng.shuffle(mixed)
     return mixed
 
@@ -63,12 +99,17 @@ def train(
     limit: int = 100_000,
     seed: int = 0,
     passes: int = 1,
+    teacher: EmbedderConfig | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train and write `verifier.int8.onnx`, `tokenizer.json` and `card.json` into a folder.
 
-    Each pass sees `limit` pairs, its traps made anew. A pass that is done is kept in the state folder, so that an
-    interrupted training goes on after it.
+    The verifier is a student: its targets are the labels, tempered by the teacher, and what the traps say. Each pass
+    sees `limit` pairs, its traps made anew. A pass that is done is kept in the state folder, so that an interrupted
+    training goes on after it.
+
+    Args:
+        teacher: By default the bundled encoder.
 
     Returns:
         The figures of the card.
@@ -81,14 +122,15 @@ def train(
 
     torch.manual_seed(seed)
     started = time.monotonic()
-    pairs = believable(read_pairs(file), say)
-    held_out, pairs = pairs[:3000], pairs[3000:]
-    tests = training_pairs(held_out, 4000, seed + 1000)
+    teacher = teacher or OnnxEmbedderConfig(threads=os.cpu_count() or 1)
+    published = judged(read_pairs(file), teacher, say)
+    held_out, published = published[:3000], published[3000:]
+    tests = lessons(held_out, 4000, seed + 1000)
     source = minilm_source()
     tokenizer = AutoTokenizer.from_pretrained(source)
     model = _cross_encoder(AutoModel.from_pretrained(source, attn_implementation="sdpa"))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    checkpoint = state_dir() / "train" / f"verifier-{digest[:8]}-{limit}-{seed}.pt"
+    checkpoint = state_dir() / "train" / f"verifier-{digest[:8]}-{limit}-{seed}-{teacher.build().space}.pt"
     done = 0
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True)
@@ -97,21 +139,23 @@ def train(
         say(f"going on after pass {done}")
     for number in range(done, passes):
         say(f"pass {number + 1} of {passes}")
-        _one_pass(model, tokenizer, training_pairs(pairs, limit, seed + number), 7e-5 / (number + 1), seed, say)
+        _one_pass(model, tokenizer, lessons(published, limit, seed + number), 7e-5 / (number + 1), seed, say)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": model.state_dict(), "passes": number + 1}, checkpoint)
     model.eval()
     out.mkdir(parents=True, exist_ok=True)
     _export(model, out)
     tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
-    scores = _scores(model, tokenizer, tests)
+    tested = [lesson.pair for lesson in tests]
+    scores = _scores(model, tokenizer, tested)
     card = {
         "base": "all-MiniLM-L6-v2",
         "seed": seed,
         "passes": passes,
         "pairs_a_pass": limit,
+        "teacher": teacher.build().space,
         "data": {file.name: digest},
-        "held_out_accuracy": _accuracy(tests, scores),
+        "held_out_accuracy": _accuracy(tested, scores),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
@@ -121,7 +165,7 @@ def train(
 def _one_pass(
     model: Any,
     tokenizer: Any,
-    pairs: Sequence[Pair],
+    taught: Sequence[Lesson],
     learning_rate: float,
     seed: int,
     say: Callable[[str], None],
@@ -130,7 +174,7 @@ def _one_pass(
     import torch
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    batches = _batches(pairs, batch_size, seed)
+    batches = _batches(taught, batch_size, seed)
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / (0.05 * steps), (steps - step) / (0.95 * steps))
@@ -138,7 +182,7 @@ def _one_pass(
     started, running = time.monotonic(), 0.7
     model.train()
     for step, batch in enumerate(batches):
-        encoded, target = _encode(tokenizer, batch)
+        encoded, target = _encode(tokenizer, [lesson.pair for lesson in batch]), _targets(batch)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
             logits = model(**encoded)
         # labels are noisy: smoothing keeps the head from certainty it has no ground for
@@ -173,18 +217,16 @@ def _cross_encoder(encoder: Any) -> Any:
     return CrossEncoder()
 
 
-def _batches(pairs: Sequence[Pair], size: int, seed: int) -> list[list[Pair]]:
+def _batches(taught: Sequence[Lesson], size: int, seed: int) -> list[list[Lesson]]:
     """Batch pairs of like length, since padding costs as much as text; the batches in random order."""
     rng = random.Random(seed)
-    ordered = sorted(pairs, key=lambda pair: len(pair.a) + len(pair.b) + rng.random() * 20)
+    ordered = sorted(taught, key=lambda lesson: len(lesson.pair.a) + len(lesson.pair.b) + rng.random() * 20)
     batches = [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
     rng.shuffle(batches)
     return batches
 
 
-def _encode(tokenizer: Any, pairs: Sequence[Pair]) -> tuple[dict[str, Any], Any]:
-    import torch
-
+def _encode(tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
     encoded = tokenizer(
         [pair.a for pair in pairs],
         [pair.b for pair in pairs],
@@ -193,7 +235,13 @@ def _encode(tokenizer: Any, pairs: Sequence[Pair]) -> tuple[dict[str, Any], Any]
         max_length=MAX_TOKENS,
         return_tensors="pt",
     )
-    return dict(encoded), torch.tensor([float(pair.same) for pair in pairs])
+    return dict(encoded)
+
+
+def _targets(taught: Sequence[Lesson]) -> Any:
+    import torch
+
+    return torch.tensor([lesson.target for lesson in taught])
 
 
 def _scores(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> NDArray[np.float32]:
@@ -201,7 +249,7 @@ def _scores(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> NDArray[np.flo
 
     with torch.no_grad():
         parts = [
-            torch.sigmoid(model(**_encode(tokenizer, pairs[i : i + 64])[0])).numpy() for i in range(0, len(pairs), 64)
+            torch.sigmoid(model(**_encode(tokenizer, pairs[i : i + 64]))).numpy() for i in range(0, len(pairs), 64)
         ]
     return np.concatenate(parts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from app.cache.pairs import Pair
@@ -56,6 +57,18 @@ _UNITS = (
     "km miles|kg pounds|celsius fahrenheit|litres gallons|metres feet|inches centimetres|dollars euros|days weeks|"
     "hours minutes"
 )
+_RANKS = (
+    "best|worst|cheapest|easiest|hardest|fastest|safest|biggest|oldest|latest|funniest|healthiest|simplest|strangest|"
+    "most popular|most famous|most expensive|most common|most important|most beautiful"
+).split("|")
+_ASKED = ["how", "why", "when", "where"]
+_KINDS = """
+international online free used digital portable wireless organic vegan annual monthly weekly remote part-time full-time
+government private public local foreign cheap expensive small large new old modern ancient medical legal financial
+technical professional academic electric manual automatic temporary permanent serious mild chronic early late first
+second third-party native mobile indoor outdoor commercial residential personal corporate adult female male senior
+junior northern southern domestic artificial natural synthetic raw frozen instant hidden official unofficial
+""".split()
 _MONTHS = "January February March April May June July August September October November December".split()
 
 
@@ -102,7 +115,7 @@ class TrapMaker:
         changed_b, same_a, other_a = change(b), change(a), other(a)
         if changed_b and changed_b != b:
             yield Pair(a, self.noisy(changed_b), False, name)
-            if same_a and same_a != a and self._random.random() < 0.7:
+            if same_a and same_a != a and _delta(a, same_a) == _delta(b, changed_b) and self._random.random() < 0.7:
                 yield Pair(same_a, changed_b, True, f"{name}-same")
             if other_a and other_a not in (a, same_a) and self._random.random() < 0.7:
                 yield Pair(other_a, changed_b, False, f"{name}-other")
@@ -162,6 +175,7 @@ class TrapMaker:
             additions.append((name, _ended(pattern.format(first)), _ended(pattern.format(second))))
         name_1, name_2 = r.sample(self._names, 2)
         word_1, word_2 = r.sample(self._words, 2)
+        kind_1, kind_2 = r.sample(_KINDS, 2)
         step_1, step_2 = r.sample(range(1, 9), 2)
         rewrites: list[tuple[str, Change, Change]] = [
             ("number", _number(step_1), _number(step_2)),
@@ -173,17 +187,38 @@ class TrapMaker:
             ("unit", _swapped("unit", r), _nothing),
             ("negation", _negated, _nothing),
             ("direction", _turned, _nothing),
+            ("question", _asked(r.choice(_ASKED)), _nothing),
+            ("rank", _ranked(r.choice(_RANKS)), _nothing),
+            ("dropped", self._dropped, _nothing),
+            ("narrowed", self._narrowed(kind_1), self._narrowed(kind_2)),
         ]
         return rewrites, additions
 
     def _word(self, word: str) -> Change:
-        """Replace the rarest content word."""
+        """Replace the first content word."""
 
         def change(text: str) -> str | None:
-            rare = [t for t in text.split() if t in self._rare and re.fullmatch(r"[a-z]{4,}", t)]
+            rare = self._content(text)
             return text.replace(rare[0], word, 1) if rare else None
 
         return change
+
+    def _narrowed(self, kind: str) -> Change:
+        """Put a word before the last content word that narrows it down."""
+
+        def change(text: str) -> str | None:
+            rare = self._content(text)
+            return text.replace(f" {rare[-1]}", f" {kind} {rare[-1]}", 1) if rare else None
+
+        return change
+
+    def _dropped(self, text: str) -> str | None:
+        """Leave out a content word of several."""
+        rare = self._content(text)
+        return text.replace(f" {rare[-2]}", "", 1) if len(rare) > 2 else None
+
+    def _content(self, text: str) -> list[str]:
+        return [token for token in text.split() if token in self._rare and re.fullmatch(r"[a-z]{4,}", token)]
 
 
 _OPENINGS = (
@@ -191,6 +226,12 @@ _OPENINGS = (
     "Quick question: |I was wondering, |Just curious, |Help: |Sorry, |well, |Dear assistant, |Question: |"
     "I need to know, |please "
 ).split("|")
+
+
+def _delta(old: str, new: str) -> tuple[Counter[str], Counter[str]]:
+    """Return the words that a change took away and those that it brought: alike if it changed the same thing."""
+    before, after = (Counter(re.findall(r"\w+", text.lower())) for text in (old, new))
+    return before - after, after - before
 
 
 def _nothing(text: str) -> str | None:
@@ -203,6 +244,25 @@ def _ended(end: str) -> Change:
         return f"{body} {end}{text[len(body) :].strip()}"
 
     return change
+
+
+def _asked(word: str) -> Change:
+    """Ask for the manner, the reason, the time or the place instead."""
+
+    def change(text: str) -> str | None:
+        match = re.match(
+            r"(how|why|when|where) (?=(?:do|does|did|is|are|was|were|can|could|should|will)\b)", text, re.I
+        )
+        if match is None or match[1].lower() == word:
+            return None
+        return f"{word.capitalize() if text[0].isupper() else word} {text[match.end() :]}"
+
+    return change
+
+
+def _ranked(rank: str) -> Change:
+    pattern = re.compile(rf"\b({'|'.join(_RANKS)})\b", re.IGNORECASE)
+    return lambda text: pattern.sub(rank, text, count=1)
 
 
 def _number(step: int) -> Change:

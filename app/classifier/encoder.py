@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bundled import resolve
-from app.embedding import EmbedderConfig, OnnxEmbedder
+from app.embedding import OnnxEmbedder, OnnxEmbedderConfig
 from app.errors import ConfigError
 from app.section import Section
 
@@ -28,7 +28,7 @@ class ClassifierConfig(Section):
 
     kind: Literal["encoder"] = "encoder"
     head: str = "bundled"
-    encoder: EmbedderConfig = EmbedderConfig()
+    encoder: OnnxEmbedderConfig = OnnxEmbedderConfig()
 
     def build(self) -> EncoderClassifier:
         """Load the encoder and the head.

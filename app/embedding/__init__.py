@@ -1,7 +1,30 @@
 """Embedders: one module each; the union below is what a configuration may name."""
 
-from app.embedding.onnx import OnnxEmbedder, OnnxEmbedderConfig
+from typing import Annotated, Any
 
-EmbedderConfig = OnnxEmbedderConfig
+from pydantic import Discriminator, Tag
 
-__all__ = ["EmbedderConfig", "OnnxEmbedder", "OnnxEmbedderConfig"]
+from app.embedding.onnx import OnnxEmbedder, OnnxEmbedderConfig, SentenceTransformersConfig
+from app.embedding.openai import OpenAIEmbedder, OpenAIEmbedderConfig
+
+
+def _kind(value: Any) -> Any:
+    """Read the kind; `onnx` where none is named."""
+    return value.get("kind", "onnx") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+EmbedderConfig = Annotated[
+    Annotated[OnnxEmbedderConfig, Tag("onnx")]
+    | Annotated[SentenceTransformersConfig, Tag("sentence-transformers")]
+    | Annotated[OpenAIEmbedderConfig, Tag("openai")],
+    Discriminator(_kind),
+]
+
+__all__ = [
+    "EmbedderConfig",
+    "OnnxEmbedder",
+    "OnnxEmbedderConfig",
+    "OpenAIEmbedder",
+    "OpenAIEmbedderConfig",
+    "SentenceTransformersConfig",
+]

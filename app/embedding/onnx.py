@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from app.bundled import PREFIX, resolve
+from app.bundled import PREFIX, exported_encoder, resolve
 from app.errors import ConfigError
 from app.section import Section
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import onnxruntime
     import tokenizers
 
-_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+Precision = Literal["int8", "fp32"]
+_FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 
 
 class OnnxEmbedderConfig(Section):
@@ -27,7 +28,7 @@ class OnnxEmbedderConfig(Section):
 
     kind: Literal["onnx"] = "onnx"
     model: str = "bundled:minilm"
-    precision: Literal["int8", "fp32"] = "int8"
+    precision: Precision = "int8"
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
     threads: PositiveInt = 1
 
@@ -37,19 +38,47 @@ class OnnxEmbedderConfig(Section):
         Raises:
             ConfigError: The folder is missing or has other files.
         """
-        folder = Path(resolve(self.model))
-        graph, vocabulary = folder / _FILES[self.precision], folder / "tokenizer.json"
-        for file in (graph, vocabulary):
-            if not file.is_file():
-                raise ConfigError(f"embedder.model: there is no `{file.name}` in `{self.model}`")
-        import tokenizers
+        folder = Path(resolve(self.model)).expanduser()
+        # by the weights it was made of, since an export of the same weights is not the same bytes everywhere
+        name = folder.name if self.model.startswith(PREFIX) else None
+        return open_encoder(folder, name, self.precision, self.max_tokens, self.threads)
 
-        session = open_session(graph, self.threads)
-        tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
-        # the bundled model by its version, since an export of the same weights is not the same bytes everywhere
-        bundled = self.model.startswith(PREFIX)
-        model = folder.name if bundled else hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
-        return OnnxEmbedder(session, tokenizer, f"{model}-{self.precision}-{self.max_tokens}", self.max_tokens)
+
+class SentenceTransformersConfig(Section):
+    """A folder as sentence-transformers saves it, with mean or CLS pooling; exported to ONNX when first used."""
+
+    kind: Literal["sentence-transformers"]
+    model: Path
+    precision: Precision = "fp32"  # int8 moves some models far: all-mpnet-base-v2 to a cosine of 0.89
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    threads: PositiveInt = 1
+
+    def build(self) -> OnnxEmbedder:
+        """Load the graph, made from the folder if it is not yet; that takes a minute and needs PyTorch.
+
+        Raises:
+            ConfigError: It is no such folder.
+        """
+        folder = exported_encoder(self.model.expanduser())
+        return open_encoder(folder, folder.name, self.precision, self.max_tokens, self.threads)
+
+
+def open_encoder(folder: Path, name: str | None, precision: Precision, max_tokens: int, threads: int) -> OnnxEmbedder:
+    """Load an encoder; without a name its space is named by the graph's bytes.
+
+    Raises:
+        ConfigError: The folder is missing or has other files.
+    """
+    graph, vocabulary = folder / _FILES[precision], folder / "tokenizer.json"
+    for file in (graph, vocabulary):
+        if not file.is_file():
+            raise ConfigError(f"embedder.model: there is no `{file.name}` in `{folder}`")
+    import tokenizers
+
+    name = name or hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
+    tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
+    session = open_session(graph, threads)
+    return OnnxEmbedder(session, tokenizer, f"{name}-{precision}-{max_tokens}", max_tokens)
 
 
 def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -29,7 +29,7 @@ def gateway(*tiers: dict[str, Any], **fields: Any) -> GatewayConfig:
         ({"tires": []}, "tires"),
         ({"cache": {"treshold": 0.9}}, "cache.treshold"),
         ({"redis": {"ur1_env": "X"}}, "redis.ur1_env"),
-        ({"cache": {"embedder": {"modle": "x"}}}, "cache.embedder.modle"),
+        ({"cache": {"embedder": {"modle": "x"}}}, "cache.embedder.onnx.modle"),
         ({"classifier": {"heda": "x"}}, "classifier.heda"),
         ({"tenants": {"kind": "open", "tenat": "x"}}, "tenants.open.tenat"),
     ],
