@@ -79,21 +79,18 @@ def build_api(
 
     @api.delete("/v1/cache/{entry_id}")
     async def forget(http: Request, entry_id: str) -> Response:
-        return await _forgotten(entry_id, tenants.of(http.headers.get("authorization")))
+        if not await controller.forget(entry_id, tenants.of(http.headers.get("authorization"))):
+            raise _no_entry(entry_id)
+        return JSONResponse({"entry": entry_id, "evicted": True})
 
     @api.post("/v1/cache/feedback")
     async def feedback(http: Request) -> Response:
         tenant = tenants.of(http.headers.get("authorization"))
         report = parse_feedback(await _body(http, config.max_body_bytes))
+        if not await controller.report(report.entry, report.correct, tenant):
+            raise _no_entry(report.entry)
         on_feedback(report.correct)
-        if report.correct:
-            return JSONResponse({"entry": report.entry, "evicted": False})
-        return await _forgotten(report.entry, tenant)
-
-    async def _forgotten(entry_id: str, tenant: str) -> Response:
-        if not await controller.forget(entry_id, tenant):
-            raise HTTPException(404, f"There is no cached answer `{entry_id}`; it may have expired.")
-        return JSONResponse({"entry": entry_id, "evicted": True})
+        return JSONResponse({"entry": report.entry, "evicted": not report.correct})
 
     @api.get("/healthz")
     async def healthz() -> Response:
@@ -132,6 +129,10 @@ def build_api(
         return Response(encode(error_body(failure)), failure.status_code, media_type="application/json")
 
     return api
+
+
+def _no_entry(entry_id: str) -> HTTPException:
+    return HTTPException(404, f"There is no cached answer `{entry_id}`; it may have expired.")
 
 
 async def _body(http: Request, max_bytes: int) -> bytes:

@@ -57,6 +57,9 @@ class GatewayConfig(Section):
         for name, price in [item for tier in self.tiers for item in tier.models().items()]:
             if price != self.prices()[name]:
                 raise ValueError(f"tiers: `{name}` has two prices; give both the same")
+        judge = self.cache.audit.judge
+        if judge is not None and judge not in (*names, *self.prices()):
+            raise ValueError(f"cache.audit.judge: `{judge}` is neither a tier nor one of the models")
         if self.baseline is not None and self.baseline not in self.prices():
             raise ValueError(f"baseline: `{self.baseline}` is none of the models: {', '.join(self.prices())}")
         return self

@@ -6,9 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from app.cache import cache_key
+from app.cache.audit import Audit, Auditor, Bounds, Fresh
+from app.cache.judge import judge_by
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
 from app.errors import (
@@ -38,6 +41,8 @@ class TrafficController:
         classifier: Scores what the cache cannot answer.
         providers: By tier name.
         on_end: Called with the Outcome of every answered request, streams included, after the answer.
+        bounds: Counts the checks of hits; None leaves them unchecked.
+        on_audit: Called with every such check.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class TrafficController:
         on_end: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], float] = time.time,
+        bounds: Bounds | None = None,
+        on_audit: Callable[[Audit], None] = lambda audit: None,
     ) -> None:
         self._config = config
         self._exact = exact
@@ -63,6 +70,18 @@ class TrafficController:
         self._baseline = config.baseline_price()
         self._tool_tiers = config.tool_tiers()
         self._writes: set[asyncio.Task[None]] = set()
+        self._auditor: Auditor | None = None
+        if exact is not None and cache is not None and bounds is not None:
+            self._auditor = Auditor(
+                config.cache.audit,
+                exact,
+                cache,
+                bounds,
+                self._past_the_cache,
+                lambda request, completion: storable(request, completion, config.cache),
+                judge_by(self._judged, config.cache.audit.judge) if config.cache.audit.judge else None,
+                on_audit,
+            )
 
     async def handle(self, request: ChatRequest) -> Outcome:
         """Answer a request in one piece.
@@ -75,7 +94,7 @@ class TrafficController:
         self._check_model(request)
         key, lookup = await self._lookup(request)
         if lookup.entry:
-            return self._end(self._hit(lookup, lookup.entry, started))
+            return self._end(self._hit(request, key, lookup, lookup.entry, started))
 
         tiers, score, route = await self._route(request)
         completion, tier, attempts = await self._first_answer(
@@ -93,7 +112,7 @@ class TrafficController:
         self._check_model(request)
         key, lookup = await self._lookup(request)
         if lookup.entry:
-            return self._end(self._hit(lookup, lookup.entry, started))
+            return self._end(self._hit(request, key, lookup, lookup.entry, started))
 
         tiers, score, route = await self._route(request)
         (first, rest), tier, attempts = await self._first_answer(
@@ -121,8 +140,10 @@ class TrafficController:
         return Streaming(tier.name, first.target, lookup, score, attempts, route, parts())
 
     async def drain(self) -> None:
-        """Wait for the cache writes under way."""
+        """Wait for the cache writes and checks under way."""
         await asyncio.gather(*self._writes, return_exceptions=True)
+        if self._auditor is not None:
+            await self._auditor.drain()
 
     def _check_model(self, request: ChatRequest) -> None:
         if request.model not in self._config.auto_models:
@@ -163,6 +184,38 @@ class TrafficController:
         scope, _, entry = entry_id.partition(".")
         return self._exact is not None and await self._exact.forget(CacheKey(scope, entry, "", False), tenant)
 
+    async def report(self, entry_id: str, correct: bool, tenant: str) -> bool:
+        """Count a tenant's verdict on a stored answer of its own, evict a wrong one; False if it has none of that name.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        scope, _, entry = entry_id.partition(".")
+        key = CacheKey(scope, entry, "", False)
+        stored = await self._exact.get(key) if self._exact is not None else None
+        if self._exact is None or stored is None or stored.tenant != tenant:
+            return False
+        if not correct:
+            await self._exact.forget(key, tenant)
+        if self._auditor is not None:
+            await self._auditor.report(scope, correct)
+        return True
+
+    async def _past_the_cache(self, request: ChatRequest) -> Fresh:
+        """Answer a request by the tiers, in one piece, to check what the cache answered."""
+        body = {name: value for name, value in request.body.items() if name not in ("stream", "stream_options")}
+        whole = replace(request, body=body)
+        tiers, _, route = await self._route(whole)
+        completion, _, _ = await self._first_answer(
+            tiers, lambda tier: self._providers[tier.name].complete(_addressed(whole, tier, route))
+        )
+        return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
+
+    async def _judged(self, body: Mapping[str, Any]) -> Fresh:
+        (tier,) = pinned(str(body["model"]), self._config.tiers)
+        completion = await self._providers[tier.name].complete(body)
+        return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
+
     async def _route(self, request: ChatRequest) -> tuple[tuple[TierConfig, ...], float | None, str]:
         """Return the tiers to try, the score and why. A classifier that is down costs the top tier."""
         tiers = self._config.tiers
@@ -202,7 +255,11 @@ class TrafficController:
         names = ", ".join(tier.name for tier in tiers)
         raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
 
-    def _hit(self, lookup: CacheLookup, entry: CacheEntry, started: float) -> Outcome:
+    def _hit(
+        self, request: ChatRequest, key: CacheKey | None, lookup: CacheLookup, entry: CacheEntry, started: float
+    ) -> Outcome:
+        if self._auditor is not None and key is not None:
+            self._auditor.hit(request, key, lookup)
         saved = cost_usd(entry.completion.usage, self._baseline)
         latency_s = self._clock() - started
         return Outcome(entry.completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
@@ -238,6 +295,8 @@ class TrafficController:
         """Write after the response, off its path."""
         if self._exact is None or key is None or not storable(request, completion, self._config.cache):
             return
+        if self._auditor is not None:
+            self._auditor.miss(request, key, lookup, completion)
         entry = CacheEntry(key.text, completion, tier.name, request.tenant, self._now())
         task = asyncio.create_task(self._write(self._exact, key, entry, lookup))
         self._writes.add(task)  # the event loop alone would keep only a weak reference

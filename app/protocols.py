@@ -64,6 +64,14 @@ class SemanticCache(Protocol):
         """
         ...
 
+    async def agree(self, a: str, b: str) -> bool | None:
+        """Whether two answers in free text say the same; None where that cannot be told.
+
+        Raises:
+            CacheUnavailableError: The embedder or the verifier did not answer.
+        """
+        ...
+
 
 class ComplexityClassifier(Protocol):
     """Prompts to difficulty."""

@@ -113,6 +113,7 @@ class CacheLookup:
         entry: The stored answer of a hit.
         entry_id: Names the stored answer to the tenant whose it is, for feedback and deletion.
         embedding: The text's embedding, kept so that the write after a miss need not compute it again.
+        near: Of a miss, the stored answer that missed the threshold by less than a step.
     """
 
     status: CacheStatus
@@ -122,6 +123,7 @@ class CacheLookup:
     entry: CacheEntry | None = None
     embedding: Embedding | None = None
     entry_id: str | None = None
+    near: CacheEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,17 @@ class RemoteCache:
                 lookup: CacheLookup = await self._handle.lookup.remote(key)
                 return lookup
 
+    async def agree(self, a: str, b: str) -> bool | None:
+        """Whether two answers in free text say the same; None where that cannot be told.
+
+        Raises:
+            CacheUnavailableError: No replica answered in time.
+        """
+        with _guarded(self._failfast, CacheUnavailableError, "the cache"):
+            async with asyncio.timeout(self._timeout_s):
+                same: bool | None = await self._handle.agree.remote(a, b)
+                return same
+
 
 class RemoteClassifier:
     """A ComplexityClassifier behind a handle; too slow is as good as down."""

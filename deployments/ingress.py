@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from app.api import build_api
+from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.errors import CacheUnavailableError
@@ -38,7 +39,7 @@ class Ingress:
         self._tiers = tiers
         self._stand_ins = config.stand_ins()
         self._store = config.redis.build(config.cache.ttl_s) if config.redis else None
-        self._telemetry = Telemetry()
+        self._telemetry = Telemetry(config.cache.audit.confidence)
         self._controller = TrafficController(
             config,
             self._store,
@@ -46,6 +47,8 @@ class Ingress:
             RemoteClassifier(classifier),
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
             self._telemetry.record,
+            bounds=self._bounds(),
+            on_audit=self._telemetry.record_audit,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -58,6 +61,12 @@ class Ingress:
             self._telemetry.record_error,
             self._telemetry.record_feedback,
         )
+
+    def _bounds(self) -> RedisBounds | None:
+        cache = self._config.cache
+        if self._store is None:
+            return None
+        return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence)
 
     async def parts(self) -> Sequence[PartStatus]:
         """Ask every part for its state."""

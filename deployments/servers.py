@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
+from app.cache.bounds import RedisBounds
 from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
 from app.errors import CacheUnavailableError, UpstreamError
@@ -32,20 +33,29 @@ class CacheServer:
         self._verifier = config.verifier.build()
         space = model_names(self._embedder.space, self._verifier.name)
         self._threshold = config.threshold_for(space)
-        self._cache = RedisSemanticCache(config, self._store, self._embed, self._verify, space, self._threshold)
+        self._bounds = RedisBounds(self._store, config.max_error_rate(), config.audit.confidence)
+        self._cache = RedisSemanticCache(
+            config, self._store, self._embed, self._verify, space, self._threshold, self._bounds.steps
+        )
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         """Decide whether a stored answer serves the key's text."""
         return await self._cache.lookup(key)
 
+    async def agree(self, a: str, b: str) -> bool | None:
+        """Whether two answers in free text say the same; None where that cannot be told."""
+        return await self._cache.agree(a, b)
+
     async def status(self) -> PartStatus:
-        """Say whether lookups work."""
+        """Say whether lookups work, and how the bound on wrong hits stands over all scopes."""
         try:
             await self._store.ping()
+            bound = await self._bounds.read()
         except CacheUnavailableError as error:
             return PartStatus("cache", "down", {"reason": error.message})
         detail = {"embedder": self._embedder.space, "verifier": self._verifier.name, "threshold": self._threshold}
-        return PartStatus("cache", "up", detail)
+        checks = {"checked_hits": bound.hits.checked, "wrong_hits": bound.hits.wrong, "threshold_steps": bound.steps}
+        return PartStatus("cache", "up", detail | checks)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.serve import metrics
 
+from app.cache.audit import Audit
 from app.errors import GatewayError
 from app.schema import Outcome
 
@@ -20,7 +21,8 @@ _EXPORTED = ("ray_tierwise_", "ray_serve_", "ray_vllm", "vllm")
 class Telemetry:
     """Counts outcomes and failures; labels are few and of few values."""
 
-    def __init__(self) -> None:
+    def __init__(self, confidence: float) -> None:
+        self._confidence = confidence
         self._requests = metrics.Counter(
             "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "reason", "route", "finished")
         )
@@ -41,6 +43,25 @@ class Telemetry:
         self._score = metrics.Histogram("tierwise_score", "Difficulty of the scored prompts.", _UNIT)
         self._similarity = metrics.Histogram(
             "tierwise_similarity", "Cosine to the nearest stored text.", _UNIT, tag_keys=("cache",)
+        )
+        self._checks = metrics.Counter(
+            "tierwise_cache_checks",
+            "Cached answers compared with a fresh one; of near misses, what would have been served.",
+            tag_keys=("kind", "verdict"),
+        )
+        self._check_cost = metrics.Counter("tierwise_cache_check_cost_usd", "What those comparisons cost.")
+        self._false_hits = metrics.Gauge(
+            "tierwise_cache_false_hit_rate",
+            "Of the hits by meaning that were checked since the threshold last moved, the share that was wrong.",
+            tag_keys=("bound",),
+        )
+        self._bound_broken = metrics.Counter(
+            "tierwise_cache_bound_broken",
+            "Times that the lower bound of the false-hit rate passed the limit: alert on an increase.",
+            tag_keys=("of",),
+        )
+        self._steps = metrics.Gauge(
+            "tierwise_cache_threshold_steps", "Steps of all scopes above the calibrated threshold."
         )
         self._saved_by_tier: dict[str, float] = {}
 
@@ -70,6 +91,22 @@ class Telemetry:
     def record_feedback(self, correct: bool) -> None:
         """Count a client's verdict on a cached answer."""
         self._feedback.inc(1, {"correct": str(correct).lower()})
+
+    def record_audit(self, audit: Audit) -> None:
+        """Count a check of a cached answer."""
+        verdict = {True: "right", False: "wrong", None: "undecided"}[audit.correct]
+        self._checks.inc(1, {"kind": audit.kind, "verdict": verdict})
+        self._increase(self._check_cost, audit.cost_usd, {})
+        for of, step in zip(("scope", "all"), audit.moved, strict=True):
+            if step > 0:
+                self._bound_broken.inc(1, {"of": of})
+        if audit.bound is None:
+            return
+        hits = audit.bound.hits
+        low, high = hits.interval(self._confidence)
+        self._steps.set(audit.bound.steps)
+        for bound, share in (("estimate", hits.wrong / max(hits.checked, 1)), ("lower", low), ("upper", high)):
+            self._false_hits.set(share, {"bound": bound})
 
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw."""

@@ -94,21 +94,28 @@ class FakeExactCache:
 
 
 class FakeSemanticCache:
-    """A SemanticCache that finds `entry` for every text, or misses without one."""
+    """A SemanticCache that finds `entry` for every text, or misses without one; answers agree if they are equal."""
 
     def __init__(self, entry: CacheEntry | None = None, similarity: float = 0.95) -> None:
         self.entry = entry
         self.similarity = similarity
         self.error: CacheUnavailableError | None = None
+        self.entry_id: str | None = None
+        self.near: CacheEntry | None = None
         self.keys: list[CacheKey] = []
+        self.compared: list[tuple[str, str]] = []
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         self.keys.append(key)
         if self.error:
             raise self.error
         if self.entry:
-            return CacheLookup("hit", "verified", self.similarity, None, self.entry, EMBEDDING)
-        return CacheLookup("miss", "no candidate", None, None, None, EMBEDDING)
+            return CacheLookup("hit", "verified", self.similarity, None, self.entry, EMBEDDING, self.entry_id)
+        return CacheLookup("miss", "no candidate", None, None, None, EMBEDDING, None, self.near)
+
+    async def agree(self, a: str, b: str) -> bool:
+        self.compared.append((a, b))
+        return a == b
 
 
 class FakeClassifier:

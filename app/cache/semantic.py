@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from app.cache.agreement import alike, told_apart
+from app.cache.audit import AuditConfig
+from app.cache.bound import STEP
 from app.cache.calibration import BUNDLED, Calibration
-from app.cache.decision import Candidate, evidence, screen, settled
+from app.cache.decision import LONGEST_VERIFIED, Candidate, evidence, screen, settled
 from app.cache.store import RedisStore
 from app.cache.verifier import VerifierConfig
 from app.embedding import EmbedderConfig, OnnxEmbedderConfig
@@ -32,6 +36,7 @@ class CacheConfig(Section):
         threshold: The evidence that makes a hit, in place of the calibrated one: without its bound.
         max_temperature: A request above it asks for variety and bypasses the cache.
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
+        audit: How the share of wrong hits is kept under its limit.
     """
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -42,6 +47,7 @@ class CacheConfig(Section):
     ttl_s: PositiveInt = 24 * 3600
     max_temperature: NonNegativeFloat = 1.0
     uncacheable: tuple[re.Pattern[str], ...] = ()
+    audit: AuditConfig = AuditConfig()
     embedder: EmbedderConfig = OnnxEmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()
 
@@ -56,14 +62,24 @@ class CacheConfig(Section):
         """
         if self.threshold is not None:
             return self.threshold
-        file = BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser()
-        calibration = Calibration.load(file)
+        calibration = self._calibrated()
         if calibration.models != models:
             raise ConfigError(
-                f"cache.calibration: `{file}` was made with the models {calibration.models}, not {models}; "
+                f"cache.calibration: `{self.calibration}` was made with the models {calibration.models}, not {models}; "
                 "run `tierwise calibrate cache` again"
             )
         return calibration.threshold
+
+    def max_error_rate(self) -> float:
+        """Return the limit of wrong hits as a share of hits: the audit's own, or what the calibration was made for.
+
+        Raises:
+            ConfigError: The calibration cannot be read.
+        """
+        return self.audit.max_error_rate or self._calibrated().max_error_rate
+
+    def _calibrated(self) -> Calibration:
+        return Calibration.load(BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser())
 
 
 def model_names(embedder: str, verifier: str) -> str:
@@ -78,7 +94,8 @@ class RedisSemanticCache:
         embed: Gives the vector of a text, `(dim,)` of L2 norm 1; batched by the replica that holds the model.
         verify: Gives the probability that one answer serves both texts of a pair, stored text first.
         space: Names the encoder and the verifier; entries stored with others are not found by meaning.
-        threshold: The evidence from which a candidate is served.
+        threshold: The evidence from which a candidate is served,
+        steps: and the steps by which a scope's differs from it.
     """
 
     def __init__(
@@ -89,6 +106,7 @@ class RedisSemanticCache:
         verify: Callable[[Sequence[tuple[str, str]]], Awaitable[NDArray[np.float32]]],
         space: str,
         threshold: float,
+        steps: Callable[[str], int] = lambda scope: 0,
     ) -> None:
         self._config = config
         self._store = store
@@ -96,6 +114,7 @@ class RedisSemanticCache:
         self._verify = verify
         self._space = space
         self._threshold = threshold
+        self._steps = steps
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         """Decide whether a stored answer of the key's scope answers its text.
@@ -114,21 +133,43 @@ class RedisSemanticCache:
         screening = screen(key.text, [entry.text for _, entry in found])
         if screening.same is not None:
             return _hit(key, "surface", None, *found[screening.same], embedding)
-        strongest: float | None = None
+        threshold = self._threshold + STEP * self._steps(key.scope)
+        strongest: tuple[float, CacheEntry] | None = None
         for i in screening.grey[: self._config.verified]:
             candidate, entry = found[i]
-            sure = settled(candidate.similarity, self._threshold)
+            sure = settled(candidate.similarity, threshold)
             if sure:
                 return _hit(key, "similar", None, candidate, entry, embedding)
             if sure is False:
                 break  # nor do those further away
             (probability,) = await self._verify([(entry.text, key.text)])
             weight = evidence(candidate.similarity, float(probability))
-            if weight >= self._threshold:
+            if weight >= threshold:
                 return _hit(key, "verified", weight, candidate, entry, embedding)
-            strongest = weight if strongest is None else max(weight, strongest)
-        reason = "unverified" if strongest is not None else "below threshold" if screening.grey else screening.refused
-        return CacheLookup("miss", reason or "no candidate", similarity, strongest, None, embedding)
+            if strongest is None or weight > strongest[0]:
+                strongest = weight, entry
+        if strongest is None:
+            reason = "below threshold" if screening.grey else screening.refused or "no candidate"
+            return CacheLookup("miss", reason, similarity, None, None, embedding)
+        weight, entry = strongest
+        within_a_step = entry if weight >= threshold - STEP else None
+        return CacheLookup("miss", "unverified", similarity, weight, None, embedding, None, within_a_step)
+
+    async def agree(self, a: str, b: str) -> bool | None:
+        """Whether two answers in free text say the same: what rules can see, else the evidence of both models.
+
+        Returns:
+            None where they are neither alike enough nor unlike enough.
+        """
+        short = max(len(a), len(b)) <= LONGEST_VERIFIED
+        if short and told_apart(a, b):
+            return False
+        first, second = await asyncio.gather(self._embed(a), self._embed(b))
+        similarity = float(first @ second)
+        if not short:
+            return alike(similarity)
+        (probability,) = await self._verify([(a, b)])
+        return alike(evidence(similarity, float(probability)))
 
 
 def _hit(

@@ -146,6 +146,14 @@ class RedisStore:
             await self._call(pipe.execute)
         return entries
 
+    async def run(self, command: Callable[[Any], Awaitable[T]]) -> T:
+        """Run a command of the client's, for what else is kept beside the entries.
+
+        Raises:
+            CacheUnavailableError: Redis did not answer.
+        """
+        return await self._call(lambda: command(self._client))
+
     async def ping(self) -> None:
         """Ask for a sign of life, even while calls fail fast.
 

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.bundled import missing
 from app.cache import CacheConfig, RedisSemanticCache, RedisStore, cache_key
 from app.cache.calibration import Calibration
 from app.cache.decision import Candidate, evidence
 from app.cache.semantic import model_names
+from app.cache.verifier import VerifierConfig
+from app.embedding import OnnxEmbedderConfig
 from app.errors import ConfigError
 from app.schema import CacheEntry, CacheKey, CacheLookup, Embedding
 from tests.fakes import answer, chat
@@ -62,12 +65,15 @@ async def look_up(
     config: CacheConfig | None = None,
     threshold: float = 0.9,
     text: str = ASKED,
+    steps: int = 0,
 ) -> CacheLookup:
     async def embed(text: str) -> NDArray[np.float32]:
         return np.array([1, 0], np.float32)
 
     verify = (verifier or FakeVerifier()).verify
-    semantic = RedisSemanticCache(config or CacheConfig(), cast(RedisStore, store), embed, verify, "plane", threshold)
+    semantic = RedisSemanticCache(
+        config or CacheConfig(), cast(RedisStore, store), embed, verify, "plane", threshold, lambda scope: steps
+    )
     return await semantic.lookup(cache_key(chat(text).body, "acme"))
 
 
@@ -174,3 +180,52 @@ def test_a_calibration_made_with_other_models_is_refused(tmp_path: Path, models:
 def test_a_threshold_of_the_operator_needs_no_calibration(tmp_path: Path) -> None:
     config = CacheConfig(threshold=0.8, calibration=str(tmp_path / "missing.json"))
     assert config.threshold_for("any/models") == 0.8
+
+
+@pytest.mark.parametrize(("steps", "status"), [(-2, "hit"), (0, "hit"), (2, "miss")])
+async def test_a_scope_s_steps_move_its_threshold(steps: int, status: str) -> None:
+    found = await look_up(FakeStore({KEPT: 0.91}), threshold=0.9, steps=steps)
+    assert found.status == status
+    assert found.evidence == pytest.approx(0.91)
+
+
+@pytest.mark.parametrize(("threshold", "near"), [(0.915, KEPT), (0.925, None)])
+async def test_a_miss_within_a_step_of_the_threshold_brings_the_entry_it_missed(
+    threshold: float, near: str | None
+) -> None:
+    found = await look_up(FakeStore({KEPT: 0.91, HELD: 0.9}), threshold=threshold)
+    assert (found.status, found.reason) == ("miss", "unverified")
+    assert (found.near.text if found.near else None) == near
+
+
+def test_the_limit_is_the_calibration_s_unless_the_audit_has_its_own(tmp_path: Path) -> None:
+    Calibration(0.9, 0.02, 0.95, 500, 1, 0.01, "a/b", "0").save(tmp_path / "calibration.json")
+    assert CacheConfig(calibration=str(tmp_path / "calibration.json")).max_error_rate() == 0.02
+    assert CacheConfig.model_validate({"audit": {"max_error_rate": 0.05}}).max_error_rate() == 0.05
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("The capital of France is Paris.", "Paris is the capital city of France.", True),
+        ("It opens at 9.", "It opens at 9 and closes at 17.", True),
+        ("To enable it, open Security and switch it on.", "To disable it, open Security and switch it off.", False),
+        ("It grows best in shade, in wet soil.", "Its flowers are sold at the market on Mondays.", False),
+        ("Water boils at 100 degrees.", "Water boils at 90 degrees.", False),
+        ("word " * 200 + "about basil", "word " * 200 + "about basil, again", True),
+        ("How to store basil. " * 40, "The history of Rome. " * 40, False),
+    ],
+)
+async def test_answers_agree_by_their_facts_and_their_meaning(a: str, b: str, same: bool) -> None:
+    if "minilm" in missing():
+        pytest.skip("the bundled encoder is not prepared; `tierwise prepare` does")
+    embedder, verifier = OnnxEmbedderConfig().build(), VerifierConfig().build()
+
+    async def embed(text: str) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], embedder.embed([text])[0])
+
+    async def verify(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return verifier.verify(pairs)
+
+    semantic = RedisSemanticCache(CacheConfig(), cast(RedisStore, FakeStore({})), embed, verify, "plane", 0.9)
+    assert await semantic.agree(a, b) is same
