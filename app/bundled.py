@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
+from app.finetune import export_onnx, quantised
 
 PREFIX = "bundled:"
 _FORMAT = "1"  # of the prepared files; a change prepares them again
@@ -133,7 +134,6 @@ def _pooling(source: Path) -> str:
 def _export_encoder(source: Path, folder: Path) -> None:
     """Export the encoder with its pooling and normalisation inside, so that the graph's output is the embedding."""
     import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import AutoModel, AutoTokenizer
 
     pooling = _pooling(source)
@@ -152,20 +152,9 @@ def _export_encoder(source: Path, folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(source)
     encoded = tokenizer(["hello world", "hello"], padding=True, return_tensors="pt")
-    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
-    torch.onnx.export(
-        SentenceEncoder().eval(),
-        (encoded["input_ids"], encoded["attention_mask"]),
-        folder / "model.onnx",
-        input_names=["input_ids", "attention_mask"],
-        output_names=["sentence_embedding"],
-        dynamic_shapes=(dims, dims),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    # Per channel and without the embedding table's rows: closest to float32 at the same speed.
-    quantize_dynamic(folder / "model.onnx", folder / "model.int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
+    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    export_onnx(SentenceEncoder(), inputs, list(inputs), "sentence_embedding", folder / "model.onnx")
+    quantised(folder / "model.onnx", folder / "model.int8.onnx")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 

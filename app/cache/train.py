@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from app.bundled import minilm_source, state_dir
 from app.cache.pairs import Pair, read_pairs
 from app.cache.traps import TrapMaker
 from app.embedding import EmbedderConfig, OnnxEmbedderConfig
+from app.finetune import batches_of, export_int8, run_pass, run_passes
 
 NEAR, FAR = 0.9, 0.5  # cosines beyond which a label "different" or "same" is not believed
 MAX_TOKENS = 128
@@ -131,20 +131,16 @@ def train(
     model = _cross_encoder(AutoModel.from_pretrained(source, attn_implementation="sdpa"))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     checkpoint = state_dir() / "train" / f"verifier-{digest[:8]}-{limit}-{seed}-{teacher.build().space}.pt"
-    done = 0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        done = int(saved["passes"])
-        say(f"going on after pass {done}")
-    for number in range(done, passes):
-        say(f"pass {number + 1} of {passes}")
-        _one_pass(model, tokenizer, lessons(published, limit, seed + number), 7e-5 / (number + 1), seed, say)
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": model.state_dict(), "passes": number + 1}, checkpoint)
-    model.eval()
+
+    def one_pass(number: int) -> None:
+        batches = batches_of(lessons(published, limit, seed + number), _length, 64, seed)
+        run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 7e-5 / (number + 1), say)
+
+    run_passes(model, passes, checkpoint, one_pass, say)
     out.mkdir(parents=True, exist_ok=True)
-    _export(model, out)
+    example = _encode(tokenizer, [Pair("hello", "hello", True, ""), Pair("hello", "world", False, "")])
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    export_int8(model, {name: example[name] for name in names}, names, "logit", out / "verifier.int8.onnx")
     tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
     tested = [lesson.pair for lesson in tests]
     scores = _scores(model, tokenizer, tested)
@@ -162,40 +158,17 @@ def train(
     return card
 
 
-def _one_pass(
-    model: Any,
-    tokenizer: Any,
-    taught: Sequence[Lesson],
-    learning_rate: float,
-    seed: int,
-    say: Callable[[str], None],
-    batch_size: int = 64,
-) -> None:
+def _length(lesson: Lesson) -> int:
+    return len(lesson.pair.a) + len(lesson.pair.b)
+
+
+def _loss(model: Any, tokenizer: Any, batch: Sequence[Lesson]) -> Any:
     import torch
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    batches = _batches(taught, batch_size, seed)
-    steps = len(batches)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / (0.05 * steps), (steps - step) / (0.95 * steps))
-    )
-    started, running = time.monotonic(), 0.7
-    model.train()
-    for step, batch in enumerate(batches):
-        encoded, target = _encode(tokenizer, [lesson.pair for lesson in batch]), _targets(batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
-            logits = model(**encoded)
-        # labels are noisy: smoothing keeps the head from certainty it has no ground for
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        running = 0.98 * running + 0.02 * float(loss.detach())
-        if step % 50 == 0:
-            left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
-            say(f"step {step} of {steps}, loss {running:.3f}, {left / 60:.0f} min left")
+    logits = model(**_encode(tokenizer, [lesson.pair for lesson in batch]))
+    target = torch.tensor([lesson.target for lesson in batch])
+    # labels are noisy: smoothing keeps the head from certainty it has no ground for
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
 
 
 def _cross_encoder(encoder: Any) -> Any:
@@ -217,15 +190,6 @@ def _cross_encoder(encoder: Any) -> Any:
     return CrossEncoder()
 
 
-def _batches(taught: Sequence[Lesson], size: int, seed: int) -> list[list[Lesson]]:
-    """Batch pairs of like length, since padding costs as much as text; the batches in random order."""
-    rng = random.Random(seed)
-    ordered = sorted(taught, key=lambda lesson: len(lesson.pair.a) + len(lesson.pair.b) + rng.random() * 20)
-    batches = [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
-    rng.shuffle(batches)
-    return batches
-
-
 def _encode(tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
     encoded = tokenizer(
         [pair.a for pair in pairs],
@@ -236,12 +200,6 @@ def _encode(tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
         return_tensors="pt",
     )
     return dict(encoded)
-
-
-def _targets(taught: Sequence[Lesson]) -> Any:
-    import torch
-
-    return torch.tensor([lesson.target for lesson in taught])
 
 
 def _scores(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> NDArray[np.float32]:
@@ -260,34 +218,3 @@ def _accuracy(pairs: Sequence[Pair], scores: NDArray[np.float32]) -> dict[str, f
         for kind in ("all", pair.kind):
             by_kind.setdefault(kind, []).append(bool(score >= 0.5) == pair.same)
     return {kind: round(sum(right) / len(right), 4) for kind, right in sorted(by_kind.items())}
-
-
-def _has_bfloat16() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return False
-
-
-def _export(model: Any, folder: Path) -> None:
-    import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    ids = torch.tensor([[101, 7592, 102, 7592, 102], [101, 7592, 102, 2088, 102]])
-    types = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1]])
-    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
-    with tempfile.TemporaryDirectory() as work:
-        plain = Path(work) / "verifier.onnx"
-        torch.onnx.export(
-            model.float().eval(),
-            (ids, torch.ones_like(ids), types),
-            plain,
-            input_names=names,
-            output_names=["logit"],
-            dynamic_shapes=(dims, dims, dims),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        quantize_dynamic(plain, folder / "verifier.int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
