@@ -46,6 +46,7 @@ class Ingress:
             RemoteClassifier(classifier),
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
             self._telemetry.record,
+            relay=self._store.relay() if self._store else None,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

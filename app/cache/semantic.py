@@ -32,6 +32,7 @@ class CacheConfig(Section):
         threshold: The evidence that makes a hit, in place of the calibrated one: without its bound.
         max_temperature: A request above it asks for variety and bypasses the cache.
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
+        coalesce: Whether identical requests in flight share one call.
     """
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -42,6 +43,7 @@ class CacheConfig(Section):
     ttl_s: PositiveInt = 24 * 3600
     max_temperature: NonNegativeFloat = 1.0
     uncacheable: tuple[re.Pattern[str], ...] = ()
+    coalesce: bool = True
     embedder: EmbedderConfig = EmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()
 
