@@ -140,22 +140,24 @@ class Coalescer:
 
     async def _tell(self, key: CacheKey, token: str, flight: Flight, relay: FlightRelay) -> None:
         """Write the flight's log and give signs of life; end a call that nobody waits for."""
+        clock = asyncio.get_running_loop().time
         seen = told = size = 0
-        over = False
+        over, heard = False, clock()
         while not over:
             if len(flight.parts) == seen and not flight.over:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pace.heartbeat_s):
                         await flight.changed.wait()
-            over = flight.over
-            if over:
+            if flight.over:
                 await asyncio.wait([flight.task])  # what it stores is stored before the lead is given up
-            parts, seen = flight.parts[told:], len(flight.parts)
+            over, seen, parts = flight.over, len(flight.parts), flight.parts[told:]
             lines = b"".join(map(_line_of_part, parts)) + (_last_line(flight) if over else b"")
-            followed = False
-            with suppress(CacheUnavailableError):  # the same lines are written again, at their place, with the next
+            try:
                 followed = await relay.publish(key, token, size, lines, over)
-                told, size = told + len(parts), size + len(lines)
+                told, size, heard = told + len(parts), size + len(lines), clock()
+            except CacheUnavailableError:  # the lines are written with the next, while anybody may still listen
+                followed, over = False, over and clock() - heard > self._pace.silence_s
+                await asyncio.sleep(self._pace.heartbeat_s)
             if not followed:
                 self._abandon(key, flight)
 
@@ -166,13 +168,14 @@ class Coalescer:
             InvalidRequestError: The request was refused there.
             UpstreamError: The call failed, its replica was lost, or Redis was.
         """
-        size, heard = 0, asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        size, heard = 0, clock()
         while flight.outcome is None:
             try:
                 leads, lines = await relay.read(key, leader, size)
-                heard = asyncio.get_running_loop().time()
+                heard = clock()
             except CacheUnavailableError as error:
-                if not flight.parts or asyncio.get_running_loop().time() - heard > self._pace.silence_s:
+                if not flight.parts or clock() - heard > self._pace.silence_s:
                     raise UpstreamError(f"the log of the call was lost: {error.message}", "coalescing") from error
                 leads, lines = True, b""
             size += len(lines)
