@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ Ask = Callable[[TrafficController], Coroutine[Any, Any, str]]
 DOWN = UpstreamTimeoutError("no answer in 30 s", "fake")
 ASK = chat("hello", model="mid")
 COALESCED = ("cache", "hit", "coalesced")
+REQUEST_ID = ContextVar("REQUEST_ID", default="nobody's")
 
 
 @pytest.fixture
@@ -323,6 +325,17 @@ async def test_the_last_client_that_goes_away_stops_the_upstream(
     assert upstream.closed == 1
     upstream.gate.set()
     assert await whole(controller) == "Hello there, friend."
+
+
+async def test_a_call_has_no_part_of_the_context_that_ends_with_the_request_that_began_it(
+    cache: FakeExactCache,
+) -> None:
+    class Provider(FakeProvider):
+        async def complete(self, body: Mapping[str, Any]) -> Completion:
+            return answer(REQUEST_ID.get())
+
+    REQUEST_ID.set("the request's")
+    assert await whole(gateway(cache, Provider("medium"))) == "nobody's"
 
 
 async def test_nobody_waits_longer_than_its_own_patience() -> None:
