@@ -18,7 +18,7 @@ from app.controller import TrafficController
 from app.errors import GatewayError, RequestTooLargeError, UnavailableError
 from app.schema import ChatRequest, Outcome, PartStatus, Streaming
 from app.tenants import Tenants
-from app.wire import chunks_of, encode, error_body, fresh, last_user_text, parse_body, parse_feedback
+from app.wire import chunks_of, encode, error_body, fresh, identity, last_user_text, parse_body, parse_feedback
 
 _DONE = b"data: [DONE]\n\n"
 _SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -54,7 +54,7 @@ def build_api(
         include_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
         answer = await controller.stream(request)
         if isinstance(answer, Outcome):
-            chunks = chunks_of(fresh(answer.completion.body))
+            chunks = chunks_of(_body_of(answer))
             content = b"".join(map(_event, _without_usage(chunks, include_usage))) + _DONE
             headers = _SSE | _outcome_headers(answer, request_id)
             return Response(content, media_type="text/event-stream", headers=headers)
@@ -161,10 +161,16 @@ def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str]) -> ChatRe
 
 
 def _json(outcome: Outcome, request_id: str) -> Response:
+    content = encode(_body_of(outcome))
+    return Response(content, headers=_outcome_headers(outcome, request_id), media_type="application/json")
+
+
+def _body_of(outcome: Outcome) -> dict[str, Any]:
+    """Return the completion; an answer that was made for another request gets an identity of its own."""
     body = outcome.completion.body
-    if outcome.cache.status == "hit":
-        body = fresh(body)
-    return Response(encode(body), headers=_outcome_headers(outcome, request_id), media_type="application/json")
+    if outcome.cache.reason == "coalesced":
+        return {**body, **identity()}  # its prompt was read for the two of them: no cached tokens
+    return fresh(body) if outcome.cache.status == "hit" else body
 
 
 def _decision_headers(decision: Outcome | Streaming, target: str, request_id: str) -> dict[str, str]:
@@ -208,9 +214,11 @@ def _without_usage(chunks: Iterable[dict[str, Any]], include_usage: bool) -> Ite
 async def _events(
     answer: Streaming, include_usage: bool, on_error: Callable[[GatewayError], None]
 ) -> AsyncIterator[bytes]:
+    own = identity() if answer.cache.status == "hit" else {}  # a hit: another request's stream
     try:
         async for part in answer.parts:
-            content = b"".join(map(_event, _without_usage(part.chunks, include_usage)))
+            chunks = [{**chunk, **own} for chunk in part.chunks]
+            content = b"".join(map(_event, _without_usage(chunks, include_usage)))
             if content:
                 yield content
         yield _DONE

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from dataclasses import replace
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from app.cache import cache_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
+from app.cache.coalesce import Coalescer, Event
 from app.cache.judge import judge_by
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
@@ -23,13 +25,32 @@ from app.errors import (
     UpstreamError,
 )
 from app.pricing import cost_usd
-from app.protocols import ChatProvider, ComplexityClassifier, ExactCache, SemanticCache
+from app.protocols import ChatProvider, ComplexityClassifier, ExactCache, FlightRelay, SemanticCache
 from app.routing import TierConfig, pinned, plan
 from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
 from app.wire import ChunkAssembler
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_NOT_EXACT = CacheLookup("miss", "exact only")  # what may still be found by meaning
+_COALESCED = CacheLookup("hit", "coalesced")
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request that the exact cache did not answer, and what its own call made of it.
+
+    Attributes:
+        begun: Once its call streams: the tier, the model, the lookup, the score, the attempts and the route.
+        outcome: Of its call. Both stay None when another request's call gives the answer.
+    """
+
+    request: ChatRequest
+    key: CacheKey | None
+    lookup: CacheLookup
+    started: float
+    begun: tuple[str, str, CacheLookup, float | None, int, str] | None = None
+    outcome: Outcome | None = None
 
 
 class TrafficController:
@@ -41,6 +62,7 @@ class TrafficController:
         classifier: Scores what the cache cannot answer.
         providers: By tier name.
         on_end: Called with the Outcome of every answered request, streams included, after the answer.
+        relay: Tells other replicas of calls under way; None coalesces within this one.
         bounds: Counts the checks of hits; None leaves them unchecked.
         on_audit: Called with every such check.
     """
@@ -55,6 +77,7 @@ class TrafficController:
         on_end: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], float] = time.time,
+        relay: FlightRelay | None = None,
         bounds: Bounds | None = None,
         on_audit: Callable[[Audit], None] = lambda audit: None,
     ) -> None:
@@ -69,6 +92,8 @@ class TrafficController:
         self._prices = config.prices()
         self._baseline = config.baseline_price()
         self._tool_tiers = config.tool_tiers()
+        self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
+        self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
         self._writes: set[asyncio.Task[None]] = set()
         self._auditor: Auditor | None = None
         if exact is not None and cache is not None and bounds is not None:
@@ -90,57 +115,34 @@ class TrafficController:
             InvalidRequestError: The request cannot be served; says what to change.
             UnavailableError: No tier answered.
         """
-        started = self._clock()
-        self._check_model(request)
-        key, lookup = await self._lookup(request)
-        if lookup.entry:
-            return self._end(self._hit(request, key, lookup, lookup.entry, started))
-
-        tiers, score, route = await self._route(request)
-        completion, tier, attempts = await self._first_answer(
-            tiers, lambda tier: self._providers[tier.name].complete(_addressed(request, tier, route))
-        )
-        self._store_later(request, key, lookup, completion, tier)
-        return self._end(self._answered(lookup, completion, tier, score, route, attempts, started))
+        call = await self._begin(request)
+        if call.lookup.entry:
+            return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
+        async with aclosing(self._events(call, streamed=False)) as events:
+            outcome = await anext(events)
+        assert isinstance(outcome, Outcome)
+        return self._concluded(call, outcome)
 
     async def stream(self, request: ChatRequest) -> Streaming | Outcome:
-        """Answer a request piece by piece: a Streaming once the first chunk has come, or the Outcome of a hit.
+        """Answer a request piece by piece: a Streaming once the first chunk has come, or the Outcome of a whole answer.
 
         Raises as `handle` does; a failure after the first chunk is raised by the parts.
         """
-        started = self._clock()
-        self._check_model(request)
-        key, lookup = await self._lookup(request)
-        if lookup.entry:
-            return self._end(self._hit(request, key, lookup, lookup.entry, started))
-
-        tiers, score, route = await self._route(request)
-        (first, rest), tier, attempts = await self._first_answer(
-            tiers, lambda tier: _opened(self._providers[tier.name].stream(_addressed(request, tier, route)))
-        )
-
-        async def parts() -> AsyncGenerator[StreamPart, None]:
-            assembler = ChunkAssembler()
-            finished = False
-            try:
-                part: StreamPart | None = first
-                while part is not None:
-                    for chunk in part.chunks:
-                        assembler.add(chunk)
-                    yield part
-                    part = await anext(rest, None)
-                finished = True
-            finally:
-                await rest.aclose()
-                completion = Completion(assembler.completion(), first.target)
-                if finished:
-                    self._store_later(request, key, lookup, completion, tier)
-                self._end(self._answered(lookup, completion, tier, score, route, attempts, started, finished))
-
-        return Streaming(tier.name, first.target, lookup, score, attempts, route, parts())
+        call = await self._begin(request)
+        if call.lookup.entry:
+            return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
+        events = self._events(call, streamed=True)
+        first = await anext(events)
+        if isinstance(first, Outcome):
+            await events.aclose()
+            return self._concluded(call, first)
+        begun = call.begun or ("cache", first.target, _COALESCED, None, 0, "cache")
+        return Streaming(*begun, self._parts(call, first, events))
 
     async def drain(self) -> None:
-        """Wait for the cache writes and checks under way."""
+        """Wait for the calls, the cache writes and the checks under way."""
+        if self._coalescer is not None:
+            await self._coalescer.drain()
         await asyncio.gather(*self._writes, return_exceptions=True)
         if self._auditor is not None:
             await self._auditor.drain()
@@ -149,25 +151,38 @@ class TrafficController:
         if request.model not in self._config.auto_models:
             pinned(request.model, self._config.tiers)
 
-    async def _lookup(self, request: ChatRequest) -> tuple[CacheKey | None, CacheLookup]:
-        """Look exactly, then by meaning. A cache that is down costs a miss."""
+    async def _begin(self, request: ChatRequest) -> _Call:
+        """Check the model and look for exactly this request."""
+        started = self._clock()
+        self._check_model(request)
         if self._exact is None:
-            return None, CacheLookup("bypass", "no cache")
+            return _Call(request, None, CacheLookup("bypass", "no cache"), started)
         key = cache_key(request.body, request.tenant)
         if refusal := lookup_refusal(request, self._config.cache):
-            return key, CacheLookup("bypass", refusal)
+            return _Call(request, key, CacheLookup("bypass", refusal), started)
+        return _Call(request, key, await self._look_exactly(self._exact, request, key), started)
+
+    async def _look_exactly(self, exact: ExactCache, request: ChatRequest, key: CacheKey) -> CacheLookup:
+        """Look for the key's own entry. A cache that is down costs a miss."""
         try:
-            entry = await self._exact.get(key)
-            if entry is not None:
-                found = CacheLookup("hit", "exact", 1.0, None, entry, entry_id=f"{key.scope}.{key.entry}")
-            elif self._cache is None or not key.semantic:
-                found = CacheLookup("miss", "exact only")
-            else:
-                found = await self._cache.lookup(key)
-            return key, self._young_enough(request, found)
+            entry = await exact.get(key)
         except CacheUnavailableError as error:
             log.warning("cache unavailable: %s", error.message)
-            return key, CacheLookup("miss", "cache unavailable")
+            return CacheLookup("miss", "cache unavailable")
+        if entry is None:
+            return _NOT_EXACT
+        found = CacheLookup("hit", "exact", 1.0, None, entry, entry_id=_entry_id(key))
+        return self._young_enough(request, found)
+
+    async def _look_by_meaning(self, call: _Call) -> CacheLookup:
+        """Look for an entry of the same meaning. A cache that is down costs a miss."""
+        if call.lookup is not _NOT_EXACT or self._cache is None or call.key is None or not call.key.semantic:
+            return call.lookup
+        try:
+            return self._young_enough(call.request, await self._cache.lookup(call.key))
+        except CacheUnavailableError as error:
+            log.warning("cache unavailable: %s", error.message)
+            return CacheLookup("miss", "cache unavailable")
 
     def _young_enough(self, request: ChatRequest, found: CacheLookup) -> CacheLookup:
         """Turn a hit that is older than the client takes into a miss."""
@@ -216,6 +231,87 @@ class TrafficController:
         completion = await self._providers[tier.name].complete(body)
         return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
 
+    def _events(self, call: _Call, streamed: bool) -> AsyncGenerator[Event, None]:
+        """Ask, or follow an identical request that does: only one that the cache could have answered."""
+        if self._coalescer is None or call.key is None or call.lookup.status != "miss":
+            return self._ask(call, streamed)
+        max_age_s, model = call.request.max_age_s, call.request.model
+        # a hit may be too old for one client and not for another; the entry is the text's digest
+        entry = call.key.entry if max_age_s is None else f"{call.key.entry}:{max_age_s:g}"
+        key = replace(call.key, entry=entry, text="")
+        tiers = self._config.tiers if model in self._config.auto_models else pinned(model, self._config.tiers)
+        patience_s = sum(self._timeouts_s[tier.name] for tier in tiers)  # what its own call may take
+        return self._coalescer.events(key, lambda stored: self._ask(call, streamed, stored), streamed, patience_s)
+
+    async def _ask(self, call: _Call, streamed: bool, stored: bool = False) -> AsyncGenerator[Event, None]:
+        """Look by meaning, else ask a tier and store its answer: the parts of a stream, then the Outcome.
+
+        Args:
+            stored: An answer was stored since the exact lookup.
+        """
+        if stored and self._exact is not None and call.key is not None:
+            call.lookup = await self._look_exactly(self._exact, call.request, call.key)
+        call.lookup = await self._look_by_meaning(call)
+        if call.lookup.entry:
+            call.outcome = self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
+            yield call.outcome
+            return
+        async with aclosing(self._ask_streamed(call) if streamed else self._ask_plainly(call)) as events:
+            async for event in events:
+                yield event
+
+    async def _ask_plainly(self, call: _Call) -> AsyncGenerator[Event, None]:
+        tiers, score, route = await self._route(call.request)
+        completion, tier, attempts = await self._first_answer(
+            tiers, lambda tier: self._providers[tier.name].complete(_addressed(call.request, tier, route))
+        )
+        write = self._store_later(call, completion, tier)
+        call.outcome = self._end(self._answered(call, completion, tier, score, route, attempts))
+        yield call.outcome
+        if write is not None:
+            await write
+
+    async def _ask_streamed(self, call: _Call) -> AsyncGenerator[Event, None]:
+        tiers, score, route = await self._route(call.request)
+        (first, rest), tier, attempts = await self._first_answer(
+            tiers, lambda tier: _opened(self._providers[tier.name].stream(_addressed(call.request, tier, route)))
+        )
+        call.begun = (tier.name, first.target, call.lookup, score, attempts, route)
+        assembler = ChunkAssembler()
+        finished = False
+        try:
+            part: StreamPart | None = first
+            while part is not None:
+                for chunk in part.chunks:
+                    assembler.add(chunk)
+                yield part
+                part = await anext(rest, None)
+            finished = True
+        finally:
+            await rest.aclose()
+            completion = Completion(assembler.completion(), first.target)
+            write = self._store_later(call, completion, tier) if finished else None
+            call.outcome = self._end(self._answered(call, completion, tier, score, route, attempts, finished))
+        yield call.outcome
+        if write is not None:
+            await write
+
+    async def _parts(
+        self, call: _Call, first: StreamPart, events: AsyncGenerator[Event, None]
+    ) -> AsyncGenerator[StreamPart, None]:
+        """Pass a stream on; if another request's call gives it, account for it at its end."""
+        came: list[StreamPart] = []
+        event: Event = first
+        try:
+            while isinstance(event, StreamPart):
+                came.append(event)
+                yield event
+                event = await anext(events)
+        finally:
+            await events.aclose()
+            if call.begun is None:
+                self._end(self._coalesced(call, event) if isinstance(event, Outcome) else self._cut_off(call, came))
+
     async def _route(self, request: ChatRequest) -> tuple[tuple[TierConfig, ...], float | None, str]:
         """Return the tiers to try, the score and why. A classifier that is down costs the top tier."""
         tiers = self._config.tiers
@@ -255,52 +351,64 @@ class TrafficController:
         names = ", ".join(tier.name for tier in tiers)
         raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
 
-    def _hit(
-        self, request: ChatRequest, key: CacheKey | None, lookup: CacheLookup, entry: CacheEntry, started: float
-    ) -> Outcome:
-        if self._auditor is not None and key is not None:
-            self._auditor.hit(request, key, lookup)
-        saved = cost_usd(entry.completion.usage, self._baseline)
-        latency_s = self._clock() - started
-        return Outcome(entry.completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
+    def _concluded(self, call: _Call, outcome: Outcome) -> Outcome:
+        """Return the request's outcome: that of its own call, or one that follows from another's."""
+        return outcome if outcome is call.outcome else self._end(self._coalesced(call, outcome))
+
+    def _coalesced(self, call: _Call, outcome: Outcome) -> Outcome:
+        """Account for the answer of another request's call; a hit of that one is this one's too."""
+        if outcome.cache.status == "hit":
+            return self._hit(call, outcome.cache, outcome.completion)
+        lookup = _COALESCED
+        if call.key is not None and storable(call.request, outcome.completion, self._config.cache):
+            lookup = replace(lookup, entry_id=_entry_id(call.key))
+        return self._hit(call, lookup, outcome.completion)
+
+    def _cut_off(self, call: _Call, came: list[StreamPart]) -> Outcome:
+        """Account for as much of another request's stream as came."""
+        assembler = ChunkAssembler()
+        for chunk in [chunk for part in came for chunk in part.chunks]:
+            assembler.add(chunk)
+        return replace(self._hit(call, _COALESCED, Completion(assembler.completion(), came[0].target)), finished=False)
+
+    def _hit(self, call: _Call, lookup: CacheLookup, completion: Completion) -> Outcome:
+        if self._auditor is not None and call.key is not None:
+            self._auditor.hit(call.request, call.key, lookup)
+        saved = cost_usd(completion.usage, self._baseline)
+        latency_s = self._clock() - call.started
+        return Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
 
     def _answered(
         self,
-        lookup: CacheLookup,
+        call: _Call,
         completion: Completion,
         tier: TierConfig,
         score: float | None,
         route: str,
         attempts: int,
-        started: float,
         finished: bool = True,
     ) -> Outcome:
         cost = cost_usd(completion.usage, self._prices[completion.target])
         saved = cost_usd(completion.usage, self._baseline) - cost
-        latency_s = self._clock() - started
-        return Outcome(completion, tier.name, lookup, score, attempts, cost, saved, latency_s, route, finished)
+        latency_s = self._clock() - call.started
+        return Outcome(completion, tier.name, call.lookup, score, attempts, cost, saved, latency_s, route, finished)
 
     def _end(self, outcome: Outcome) -> Outcome:
         self._on_end(outcome)
         return outcome
 
-    def _store_later(
-        self,
-        request: ChatRequest,
-        key: CacheKey | None,
-        lookup: CacheLookup,
-        completion: Completion,
-        tier: TierConfig,
-    ) -> None:
+    def _store_later(self, call: _Call, completion: Completion, tier: TierConfig) -> asyncio.Task[None] | None:
         """Write after the response, off its path."""
+        request, key = call.request, call.key
         if self._exact is None or key is None or not storable(request, completion, self._config.cache):
-            return
+            return None
         if self._auditor is not None:
-            self._auditor.miss(request, key, lookup, completion)
+            self._auditor.miss(request, key, call.lookup, completion)
         entry = CacheEntry(key.text, completion, tier.name, request.tenant, self._now())
-        task = asyncio.create_task(self._write(self._exact, key, entry, lookup))
+        task = asyncio.create_task(self._write(self._exact, key, entry, call.lookup))
         self._writes.add(task)  # the event loop alone would keep only a weak reference
         task.add_done_callback(self._writes.discard)
+        return task
 
     @staticmethod
     async def _write(exact: ExactCache, key: CacheKey, entry: CacheEntry, lookup: CacheLookup) -> None:
@@ -308,6 +416,10 @@ class TrafficController:
             await exact.put(key, entry, lookup.embedding)
         except CacheUnavailableError as error:
             log.warning("an answer was not cached: %s", error.message)
+
+
+def _entry_id(key: CacheKey) -> str:
+    return f"{key.scope}.{key.entry}"
 
 
 def _addressed(request: ChatRequest, tier: TierConfig, route: str) -> Mapping[str, Any]:

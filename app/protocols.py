@@ -73,6 +73,43 @@ class SemanticCache(Protocol):
         ...
 
 
+class FlightRelay(Protocol):
+    """Tells the replicas of the ingress of calls under way. Each leader of a key has a token and a log of lines."""
+
+    async def claim(self, key: CacheKey, token: str) -> tuple[str | None, bool]:
+        """Take the lead if nobody has it.
+
+        Returns:
+            The token of the replica that leads, or None for us; and whether an answer of the key is stored.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def publish(self, key: CacheKey, token: str, offset: int, lines: bytes, over: bool) -> bool:
+        """Write lines of the leader's log at a byte offset, and renew the lead or, when it is over, give it up.
+
+        Returns:
+            Whether another replica follows.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def read(self, key: CacheKey, token: str, offset: int) -> tuple[bool, bytes]:
+        """Follow a leader: read its log from a byte offset.
+
+        Returns:
+            Whether it led still before the log was read, and whole lines.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+
 class ComplexityClassifier(Protocol):
     """Prompts to difficulty."""
 

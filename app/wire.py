@@ -136,9 +136,14 @@ def error_body(error: GatewayError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
+def identity() -> dict[str, Any]:
+    """Return an id and a time of its own for an answer that was made for another request."""
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+
+
 def fresh(body: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a stored completion under an id and a time of its own, its prompt tokens marked as cached."""
-    copy = {**body, "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+    copy = {**body, **identity()}
     if usage := body.get("usage"):
         details = {**(usage.get("prompt_tokens_details") or {}), "cached_tokens": usage.get("prompt_tokens", 0)}
         copy["usage"] = {**usage, "prompt_tokens_details": details}

@@ -49,6 +49,7 @@ class Ingress:
             self._telemetry.record,
             bounds=self._bounds(),
             on_audit=self._telemetry.record_audit,
+            relay=self._store.relay() if self._store else None,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

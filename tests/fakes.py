@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError
+from app.protocols import FlightRelay
 from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Embedding, Outcome, StreamPart
 from app.wire import chunks_of, last_user_text
 
@@ -72,9 +74,11 @@ class FakeExactCache:
     def __init__(self) -> None:
         self.entries: dict[tuple[str, str], CacheEntry] = {}
         self.embeddings: list[Embedding | None] = []
+        self.gets = 0
         self.error: CacheUnavailableError | None = None
 
     async def get(self, key: CacheKey) -> CacheEntry | None:
+        self.gets += 1
         if self.error:
             raise self.error
         return self.entries.get((key.scope, key.entry))
@@ -116,6 +120,41 @@ class FakeSemanticCache:
     async def agree(self, a: str, b: str) -> bool:
         self.compared.append((a, b))
         return a == b
+
+
+class FakeRelay:
+    """A FlightRelay in dictionaries, for the replicas of one test; nothing of it expires but by the test's hand."""
+
+    def __init__(self, cache: FakeExactCache) -> None:
+        self.cache = cache
+        self.leaders: dict[CacheKey, str] = {}
+        self.logs: dict[str, bytes] = {}
+        self.followed: set[str] = set()
+        self.error: CacheUnavailableError | None = None
+
+    async def claim(self, key: CacheKey, token: str) -> tuple[str | None, bool]:
+        self._check()
+        stored = (key.scope, key.entry) in self.cache.entries
+        leader = self.leaders.setdefault(key, token)
+        return (None if leader == token else leader), stored
+
+    async def publish(self, key: CacheKey, token: str, offset: int, lines: bytes, over: bool) -> bool:
+        self._check()
+        self.logs[token] = self.logs.get(token, b"")[:offset] + lines
+        if over and self.leaders.get(key) == token:
+            del self.leaders[key]
+        was_followed = token in self.followed
+        self.followed.discard(token)  # a follower that looks again says so again
+        return was_followed
+
+    async def read(self, key: CacheKey, token: str, offset: int) -> tuple[bool, bytes]:
+        self._check()
+        self.followed.add(token)
+        return self.leaders.get(key) == token, self.logs.get(token, b"")[offset:]
+
+    def _check(self) -> None:
+        if self.error:
+            raise self.error
 
 
 class FakeClassifier:
@@ -169,6 +208,41 @@ class FakeProvider:
             self.closed += 1
 
 
+class GatedProvider(FakeProvider):
+    """A FakeProvider that waits for `gate` before an answer, or after the first chunk of a stream.
+
+    Attributes:
+        failures: Raised in turn, one a call, in place of its answer; a stream has sent its first chunk then.
+    """
+
+    def __init__(self, model: str, completion: Completion | None = None) -> None:
+        super().__init__(model, completion)
+        self.gate = asyncio.Event()
+        self.failures: list[GatewayError] = []
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        self.bodies.append(body)
+        try:
+            await self.gate.wait()
+        finally:
+            self.closed += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.completion
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        parts = super().stream(body)
+        try:
+            yield await anext(parts)
+            await self.gate.wait()
+            if self.failures:
+                raise self.failures.pop(0)
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()
+
+
 def words_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Cut a completion of one choice into chunks of a word each, and the finish and the usage at the end."""
     first, *rest = chunks_of(body)
@@ -188,6 +262,8 @@ def controller(
     config: GatewayConfig = CONFIG,
     on_end: Callable[[Outcome], None] = lambda outcome: None,
     clock: Callable[[], float] = time.perf_counter,
+    relay: FlightRelay | None = None,
 ) -> TrafficController:
     """Make a controller over fakes; `score` is what its classifier says."""
-    return TrafficController(config, cache, semantic, classifier or FakeClassifier(score), providers, on_end, clock)
+    classifier = classifier or FakeClassifier(score)
+    return TrafficController(config, cache, semantic, classifier, providers, on_end, clock, relay=relay)

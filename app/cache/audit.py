@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -154,7 +155,8 @@ class Auditor:
         return len(self._tasks) < self._config.concurrency and self._draw() < share
 
     def _start(self, check: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(self._guarded(check))
+        # in a context of its own: in that of the request, Serve would cancel its calls when the client goes away
+        task = asyncio.create_task(self._guarded(check), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

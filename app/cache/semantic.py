@@ -37,6 +37,7 @@ class CacheConfig(Section):
         max_temperature: A request above it asks for variety and bypasses the cache.
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
         audit: How the share of wrong hits is kept under its limit.
+        coalesce: Whether identical requests in flight share one call.
     """
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -48,6 +49,7 @@ class CacheConfig(Section):
     max_temperature: NonNegativeFloat = 1.0
     uncacheable: tuple[re.Pattern[str], ...] = ()
     audit: AuditConfig = AuditConfig()
+    coalesce: bool = True
     embedder: EmbedderConfig = OnnxEmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()
 

@@ -1,4 +1,4 @@
-"""Entries and their vectors in Redis 8: the one place that knows Redis.
+"""Entries and their vectors in Redis 8. With `relay.py`, what knows Redis.
 
 | key                        | type       | holds                                                                  |
 |----------------------------|------------|------------------------------------------------------------------------|
@@ -18,6 +18,7 @@ import msgspec
 from pydantic import PositiveFloat, PositiveInt
 
 from app.cache.decision import Candidate
+from app.cache.relay import RedisRelay, key_name
 from app.errors import CacheUnavailableError, ConfigError
 from app.failfast import FailFast
 from app.schema import CacheEntry, CacheKey, Embedding
@@ -78,6 +79,10 @@ class RedisStore:
         self._client: Any = client
         self._ttl_s = ttl_s
         self._failfast = failfast
+
+    def relay(self) -> RedisRelay:
+        """Make a FlightRelay over the same connections, which fails fast with them."""
+        return RedisRelay(self._client, self._call)
 
     async def get(self, key: CacheKey) -> CacheEntry | None:
         """Return the live entry of exactly this key.
@@ -180,11 +185,11 @@ class RedisStore:
 
 
 def _entry_name(scope: str, entry: str) -> str:
-    return f"tw:{{{scope}}}:e:{entry}"
+    return key_name(scope, "e", entry)
 
 
 def _vectors_name(scope: str, space: str) -> str:
-    return f"tw:{{{scope}}}:v:{space}"
+    return key_name(scope, "v", space)
 
 
 def _decode(raw: bytes | None) -> CacheEntry | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from app.errors import (
 from app.schema import PartStatus
 from app.tenants import KeyFileTenants, OpenTenants, Tenants, key_hash
 from app.wire import ChunkAssembler
-from tests.fakes import CONFIG, FakeExactCache, FakeProvider, FakeSemanticCache, answer, controller
+from tests.fakes import CONFIG, FakeExactCache, FakeProvider, FakeSemanticCache, GatedProvider, answer, controller
 
 Providers = dict[str, FakeProvider]
 BODY: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
@@ -105,6 +106,37 @@ async def test_a_hit_has_an_id_of_its_own_and_says_how_alike_it_was(
     assert "x-tierwise-score" not in second.headers
     assert second.json()["id"] != first.json()["id"]
     assert second.json()["choices"] == first.json()["choices"]
+
+
+async def test_coalesced_answers_have_an_id_of_their_own_and_the_usage_of_the_call(
+    cache: FakeExactCache, providers: Providers
+) -> None:
+    gated = GatedProvider("small")
+    api = client(cache, {**providers, "local": gated})
+    bodies = [BODY, BODY, {**BODY, "stream": True}]
+    asked = [asyncio.create_task(api.post(CHAT, json=body)) for body in bodies]
+    while cache.gets < len(asked):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    gated.gate.set()
+    led, followed, streamed = await asyncio.gather(*asked)
+    assert (followed.headers["x-tierwise-cache"], followed.headers["x-tierwise-cache-reason"]) == ("hit", "coalesced")
+    assert {**followed.json(), **{key: led.json()[key] for key in ("id", "created")}} == led.json()
+    assert text_of(events(streamed)) == "Hello there, friend."
+    assert len({led.json()["id"], followed.json()["id"], *[chunk["id"] for chunk in events(streamed)]}) == 3
+    assert len(gated.bodies) == 1
+
+
+async def test_the_chunks_of_a_followed_stream_have_one_id_of_their_own(
+    cache: FakeExactCache, providers: Providers
+) -> None:
+    gated = GatedProvider("small")
+    api = client(cache, {**providers, "local": gated})
+    asked = [asyncio.create_task(api.post(CHAT, json={**BODY, "stream": True})) for _ in range(2)]
+    while cache.gets < len(asked):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    gated.gate.set()
+    led, followed = [{chunk["id"] for chunk in events(response)} for response in await asyncio.gather(*asked)]
+    assert (len(led), len(followed), led & followed) == (1, 1, set())
 
 
 async def test_every_answer_has_a_request_id(cache: FakeExactCache, providers: Providers) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Gateway
+from tests.upstream import Script
 
 pytestmark = pytest.mark.serve
 
@@ -165,8 +168,7 @@ def test_an_answer_stored_from_a_stream_serves_a_plain_request_and_the_reverse(g
             model="mid", messages=[{"role": "user", "content": text}], max_tokens=16, stream=True
         ) as response:
             chunks = list(response.parse())
-            content = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-            return content, response.headers["x-tierwise-cache"]
+            return content_of(chunks), response.headers["x-tierwise-cache"]
 
     first, missed = streamed("Where is the spare key kept?")
     assert missed == "miss"
@@ -175,6 +177,60 @@ def test_an_answer_stored_from_a_stream_serves_a_plain_request_and_the_reverse(g
     stored(gateway, "Who signs the delivery note?")
     content, hit = streamed("Who signs the delivery note?")
     assert (content, hit) == (gateway.upstream.script.text, "hit")
+
+
+def open_stream(gateway: Gateway, text: str) -> openai.Stream[Any]:
+    return gateway.client().chat.completions.create(
+        model="mid", messages=[{"role": "user", "content": text}], stream=True
+    )
+
+
+def content_of(chunks: Iterable[Any]) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def calls_for(gateway: Gateway, text: str) -> int:
+    return sum(request["messages"][-1]["content"] == text for request in gateway.upstream.requests)
+
+
+@contextlib.contextmanager
+def slow_upstream(gateway: Gateway, **script: float) -> Iterator[None]:
+    gateway.upstream.scripts["gpt-4o-mini"] = Script(**script)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        del gateway.upstream.scripts["gpt-4o-mini"]
+
+
+def test_twenty_identical_requests_at_once_make_one_upstream_call(gateway: Gateway) -> None:
+    text = "Who repairs the coffee machine on the third floor?"
+
+    def asked(streamed: bool) -> tuple[str, str]:
+        if streamed:
+            return content_of(open_stream(gateway, text)), ""
+        completion, headers = ask(gateway.client(), text, max_tokens=None)
+        return completion.choices[0].message.content, headers["cache-reason"]
+
+    with slow_upstream(gateway, hang_s=3), ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(asked, [False, True] * 10))
+    assert {content for content, _ in answers} == {gateway.upstream.script.text}
+    assert [reason for _, reason in answers].count("coalesced") >= 9
+    assert calls_for(gateway, text) == 1
+
+
+def test_a_client_that_goes_away_ends_the_call_only_if_nobody_else_waits(gateway: Gateway) -> None:
+    text, aborted = "Who orders the printer paper?", gateway.upstream.aborted
+    with slow_upstream(gateway, chunk_delay_s=0.5):
+        first = open_stream(gateway, text)
+        next(first)
+        others = [open_stream(gateway, text) for _ in range(4)]
+        first.close()
+        assert {content_of(other) for other in others} == {gateway.upstream.script.text}
+        assert (calls_for(gateway, text), gateway.upstream.aborted) == (1, aborted)
+        alone = open_stream(gateway, "Which bin takes the broken glass?")
+        next(alone)
+        alone.close()
+        assert gateway.upstream.wait_until(lambda: gateway.upstream.aborted == aborted + 1, 1.5)
 
 
 def test_tools_pass_through_to_an_api_tier(gateway: Gateway) -> None:
