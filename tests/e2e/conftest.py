@@ -48,6 +48,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         raw["http_options"]["port"] = free_port()
         arguments = raw["applications"][0]["args"]
         arguments["tenants"] = {"kind": "keys", "file": str(folder / "tenants.keys")}
+        arguments["cache"] = {**arguments.get("cache", {}), "audit": {"share": 1.0}}
         arguments["tiers"][1]["targets"][0] |= {"base_url": upstream.url, "api_key_env": None}
         arguments["tiers"][2]["targets"][0] |= {"api_key_env": "TIERWISE_TEST_NO_SUCH_KEY"}
         (folder / "tenants.keys").write_text("".join(f"{key_hash(key)} {name}\n" for name, key in KEYS.items()))

@@ -43,6 +43,11 @@ def get(url: str) -> tuple[int, dict[str, Any]]:
             return error.code, json.load(error)
 
 
+def metrics_of(gateway: Gateway) -> str:
+    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as response:
+        return str(response.read().decode())
+
+
 def eventually(check: Callable[[], bool], within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while not check():
@@ -194,8 +199,8 @@ def calls_for(gateway: Gateway, text: str) -> int:
 
 
 @contextlib.contextmanager
-def slow_upstream(gateway: Gateway, **script: float) -> Iterator[None]:
-    gateway.upstream.scripts["gpt-4o-mini"] = Script(**script)  # type: ignore[arg-type]
+def scripted(gateway: Gateway, script: Script) -> Iterator[None]:
+    gateway.upstream.scripts["gpt-4o-mini"] = script
     try:
         yield
     finally:
@@ -211,7 +216,7 @@ def test_twenty_identical_requests_at_once_make_one_upstream_call(gateway: Gatew
         completion, headers = ask(gateway.client(), text, max_tokens=None)
         return completion.choices[0].message.content, headers["cache-reason"]
 
-    with slow_upstream(gateway, hang_s=3), ThreadPoolExecutor(20) as pool:
+    with scripted(gateway, Script(hang_s=3)), ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(asked, [False, True] * 10))
     assert {content for content, _ in answers} == {gateway.upstream.script.text}
     assert [reason for _, reason in answers].count("coalesced") >= 9
@@ -220,7 +225,7 @@ def test_twenty_identical_requests_at_once_make_one_upstream_call(gateway: Gatew
 
 def test_a_client_that_goes_away_ends_the_call_only_if_nobody_else_waits(gateway: Gateway) -> None:
     text, aborted = "Who orders the printer paper?", gateway.upstream.aborted
-    with slow_upstream(gateway, chunk_delay_s=0.5):
+    with scripted(gateway, Script(chunk_delay_s=0.5)):
         first = open_stream(gateway, text)
         next(first)
         others = [open_stream(gateway, text) for _ in range(4)]
@@ -231,6 +236,26 @@ def test_a_client_that_goes_away_ends_the_call_only_if_nobody_else_waits(gateway
         next(alone)
         alone.close()
         assert gateway.upstream.wait_until(lambda: gateway.upstream.aborted == aborted + 1, 1.5)
+
+
+def kept(gateway: Gateway, entry: str) -> bool:
+    """Whether a stored answer is still there: a verdict on one that is not is refused."""
+    try:
+        gateway.client().post("/cache/feedback", cast_to=object, body={"entry": entry, "correct": True})
+    except openai.NotFoundError:
+        return False
+    return True
+
+
+def test_a_hit_that_a_fresh_answer_contradicts_is_evicted_and_counted(gateway: Gateway) -> None:
+    with scripted(gateway, Script(text='{"opens": "Ann"}')):
+        stored(gateway, "Who opens the office on Mondays?")
+    with scripted(gateway, Script(text='{"opens": "Bob"}')):
+        completion, headers = ask(gateway.client(), "On Mondays, who opens the office?")
+        assert (headers["cache"], completion.choices[0].message.content) == ("hit", '{"opens": "Ann"}')
+        assert eventually(lambda: not kept(gateway, headers["cache-entry"]), 5)
+    assert eventually(lambda: 'verdict="wrong"' in metrics_of(gateway), 30)
+    assert "ray_tierwise_cache_false_hit_rate" in metrics_of(gateway)
 
 
 def test_tools_pass_through_to_an_api_tier(gateway: Gateway) -> None:
@@ -283,13 +308,9 @@ def test_models_lists_what_may_be_asked_for(gateway: Gateway) -> None:
 
 
 def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:
-    def counted() -> bool:
-        with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as response:
-            text = response.read().decode()
-        return all(f"ray_tierwise_{name}" in text for name in ("requests", "tokens", "latency_s", "errors"))
-
     ask(gateway.client(), "Is anyone counting?")
-    assert eventually(counted, 30)
+    names = [f"ray_tierwise_{name}" for name in ("requests", "tokens", "latency_s", "errors")]
+    assert eventually(lambda: all(name in metrics_of(gateway) for name in names), 30)
 
 
 def test_a_hundred_real_prompts_are_all_answered(gateway: Gateway) -> None:
