@@ -44,8 +44,8 @@ class ExactCache(Protocol):
         """
         ...
 
-    async def forget(self, key: CacheKey, tenant: str) -> bool:
-        """Evict an entry if it is the tenant's; say whether it was there.
+    async def forget(self, key: CacheKey, tenant: str | None) -> bool:
+        """Evict an entry if it is the tenant's; None evicts anybody's. Say whether it was there.
 
         Raises:
             CacheUnavailableError: The store did not answer.

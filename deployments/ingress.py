@@ -38,7 +38,7 @@ class Ingress:
         self._classifier = classifier
         self._tiers = tiers
         self._stand_ins = config.stand_ins()
-        self._store = config.redis.build(config.cache.ttl_s) if config.redis else None
+        self._store = config.redis.build(config.cache.limits) if config.redis else None
         self._telemetry = Telemetry(config.cache.audit.confidence)
         self._controller = TrafficController(
             config,

@@ -29,7 +29,7 @@ class CacheServer:
 
     def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
         self._embedder = config.embedder.build()
-        self._store = redis.build(config.ttl_s)
+        self._store = redis.build(config.limits)
         self._verifier = config.verifier.build()
         space = model_names(self._embedder.space, self._verifier.name)
         self._threshold = config.threshold_for(space)
