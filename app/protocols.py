@@ -53,6 +53,26 @@ class ExactCache(Protocol):
         ...
 
 
+class CacheClearer(Protocol):
+    """Evicts much at once."""
+
+    async def clear_tenant(self, tenant: str) -> int:
+        """Evict all that a tenant has; return how many entries that were.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def clear_scope(self, scope: str) -> int:
+        """Evict all of a scope; return how many entries that were.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+
 class SemanticCache(Protocol):
     """Completions found by meaning."""
 

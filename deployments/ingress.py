@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from app.api import build_api
+from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
 from app.controller import TrafficController
@@ -61,6 +62,7 @@ class Ingress:
             prometheus,
             self._telemetry.record_error,
             self._telemetry.record_feedback,
+            CacheAdmin(self._store) if self._store else None,
         )
 
     def _bounds(self) -> RedisBounds | None:

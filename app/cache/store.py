@@ -85,6 +85,10 @@ class RedisConfig(Section):
             raise ConfigError(f"redis.url_env: {self.url_env} is not set; {hint}set it to the URL of a Redis 8")
         return url
 
+    def has_url(self) -> bool:
+        """Whether the environment has the URL."""
+        return bool(os.environ.get(self.url_env))
+
     def build(self, limits: Callable[[str], Limits] = lambda tenant: Limits(), url: str | None = None) -> RedisStore:
         """Make a client, by default of the configured URL; it connects when it is first used.
 
