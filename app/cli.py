@@ -232,6 +232,17 @@ def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     _report(measure(seconds, _say), json_file)
 
 
+@bench_app.command("cache")
+def bench_cache(
+    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000, json_file: JsonFile = None
+) -> None:
+    """The semantic cache with many entries in one scope: lookups by stage, memory, recall."""
+    from app.benchmark.cache import measure
+
+    prepare()
+    _report(measure(entries, _say), json_file)
+
+
 def main() -> None:
     """Run the command; a failure we can name is one line, not a traceback."""
     try:
