@@ -15,7 +15,14 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.errors import GatewayError, RequestTooLargeError, UnavailableError
+from app.errors import (
+    GatewayError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    RequestTooLargeError,
+    UnavailableError,
+)
+from app.protocols import CacheClearer
 from app.schema import ChatRequest, Outcome, PartStatus, Streaming
 from app.tenants import Tenants
 from app.wire import chunks_of, encode, error_body, fresh, identity, last_user_text, parse_body, parse_feedback
@@ -32,6 +39,7 @@ def build_api(
     metrics: Callable[[], Awaitable[bytes]],
     on_error: Callable[[GatewayError], None] = lambda error: None,
     on_feedback: Callable[[bool], None] = lambda correct: None,
+    clearer: CacheClearer | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -40,6 +48,7 @@ def build_api(
         metrics: Collects the Prometheus text of `/metrics`.
         on_error: Called with every failure that a client sees.
         on_feedback: Called with a client's verdict on a cached answer: whether it was correct.
+        clearer: Evicts by scope and by tenant; None where there is no cache.
     """
     api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -79,15 +88,34 @@ def build_api(
 
     @api.delete("/v1/cache/{entry_id}")
     async def forget(http: Request, entry_id: str) -> Response:
-        if not await controller.forget(entry_id, tenants.of(http.headers.get("authorization"))):
+        if not await controller.forget(entry_id, _owner(http)):
             raise _no_entry(entry_id)
         return JSONResponse({"entry": entry_id, "evicted": True})
 
+    def _owner(http: Request) -> str | None:
+        """Return whose entries the key may touch: its tenant's, or everybody's."""
+        authorization = http.headers.get("authorization")
+        tenant = tenants.of(authorization)
+        return None if tenants.is_admin(authorization) else tenant
+
+    @api.delete("/v1/cache")
+    async def clear(http: Request) -> Response:
+        owner, asked = _owner(http), dict(http.query_params)
+        if len(asked) != 1 or not asked.keys() <= {"scope", "tenant"}:
+            raise InvalidRequestError("Name what to clear: either `?scope=SCOPE` or `?tenant=TENANT`.")
+        ((kind, name),) = asked.items()
+        if owner is not None and (kind, name) != ("tenant", owner):
+            raise PermissionDeniedError("Clearing by scope, or for another tenant, takes an admin key.", kind)
+        if clearer is None:
+            return JSONResponse({kind: name, "evicted": 0})
+        evicted = await (clearer.clear_scope(name) if kind == "scope" else clearer.clear_tenant(name))
+        return JSONResponse({kind: name, "evicted": evicted})
+
     @api.post("/v1/cache/feedback")
     async def feedback(http: Request) -> Response:
-        tenant = tenants.of(http.headers.get("authorization"))
+        owner = _owner(http)
         report = parse_feedback(await _body(http, config.max_body_bytes))
-        if not await controller.report(report.entry, report.correct, tenant):
+        if not await controller.report(report.entry, report.correct, owner):
             raise _no_entry(report.entry)
         on_feedback(report.correct)
         return JSONResponse({"entry": report.entry, "evicted": not report.correct})

@@ -33,6 +33,11 @@ def state_dir() -> Path:
     return Path(os.environ.get("TIERWISE_HOME") or Path.home() / ".cache" / "tierwise").expanduser().resolve()
 
 
+def run_dir(port: int) -> Path:
+    """Return the folder of the gateway on a port: its log and its embedded Redis."""
+    return state_dir() / f"run-{port}"
+
+
 def resolve(model: str) -> str:
     """Return the folder of a bundled model, and any other name as it is.
 

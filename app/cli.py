@@ -20,9 +20,11 @@ from app.tenants import key_hash
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train the models that Tierwise decides with.")
 calibrate_app = typer.Typer(no_args_is_help=True, help="Set thresholds by a bound, on your own data.")
+cache_app = typer.Typer(no_args_is_help=True, help="Look into the cache, and move it.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure, and print the README's tables.")
 app.add_typer(train_app, name="train")
 app.add_typer(calibrate_app, name="calibrate")
+app.add_typer(cache_app, name="cache")
 app.add_typer(bench_app, name="bench")
 
 _console = Console(stderr=True, highlight=False)
@@ -34,6 +36,7 @@ def _say(line: str) -> None:
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Whose cache, classifier and tiers to use.")]
+Tenant = Annotated[str | None, typer.Option(help="Of this tenant alone.")]
 LOCAL = Path("configs/local.yaml")
 
 
@@ -77,11 +80,12 @@ def prepare() -> None:
 def key(
     tenant: Annotated[str, typer.Argument(help="Who the key is for.")],
     file: Annotated[Path, typer.Option(help="The key file that the configuration names.")] = Path("tenants.keys"),
+    admin: Annotated[bool, typer.Option("--admin", help="May manage the cache of every tenant.")] = False,
 ) -> None:
     """Make an API key for a tenant: its hash is added to the file, the key itself is printed once."""
     secret = f"tw-{secrets.token_urlsafe(32)}"
     with file.open("a", encoding="utf-8") as lines:
-        lines.write(f"{key_hash(secret)} {tenant}\n")
+        lines.write(f"{key_hash(secret)} {tenant}{' admin' if admin else ''}\n")
     file.chmod(0o600)
     print(secret)
 
@@ -174,6 +178,51 @@ def calibrate_cache(
     _report(calibrate(pairs, max_error_rate, confidence, out, config), json_file)
 
 
+@cache_app.command("stats")
+def cache_stats(config: ConfigFile = LOCAL, tenant: Tenant = None, json_file: JsonFile = None) -> None:
+    """Count scopes, entries, vectors and bytes, by tenant."""
+    from app.operate import cache_stats
+
+    _report(cache_stats(config, tenant), json_file)
+
+
+@cache_app.command("export")
+def cache_export(
+    file: Annotated[Path, typer.Argument(help="JSONL; `.gz` is compressed.")],
+    config: ConfigFile = LOCAL,
+    tenant: Tenant = None,
+) -> None:
+    """Write every entry with its vectors to a file."""
+    from app.operate import cache_export
+
+    _say(f"{cache_export(config, file, tenant)} entries in {file}")
+
+
+@cache_app.command("import")
+def cache_import(
+    file: Annotated[Path, typer.Argument(help="What `tierwise cache export` wrote.")], config: ConfigFile = LOCAL
+) -> None:
+    """Store the entries of a file for as long as each had left."""
+    from app.operate import cache_import
+
+    done = cache_import(config, file, _say)
+    _say(f"{done.stored} entries stored, {done.expired} had expired, {done.bad} lines were not readable")
+
+
+@cache_app.command("clear")
+def cache_clear(
+    config: ConfigFile = LOCAL,
+    tenant: Tenant = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Evict everything."""
+    from app.operate import cache_clear
+
+    if not yes:
+        typer.confirm(f"Evict all answers {f'of {tenant}' if tenant else 'of every tenant'}?", abort=True)
+    _say(f"{cache_clear(config, tenant)} entries evicted")
+
+
 @bench_app.command("overhead")
 def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     """What Tierwise adds to an answer: exact hit, semantic hit and miss, before a scripted upstream."""
@@ -181,6 +230,17 @@ def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
 
     prepare()
     _report(measure(seconds, _say), json_file)
+
+
+@bench_app.command("cache")
+def bench_cache(
+    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000, json_file: JsonFile = None
+) -> None:
+    """The semantic cache with many entries in one scope: lookups by stage, memory, recall."""
+    from app.benchmark.cache import measure
+
+    prepare()
+    _report(measure(entries, _say), json_file)
 
 
 def main() -> None:

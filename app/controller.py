@@ -190,8 +190,8 @@ class TrafficController:
             return found
         return CacheLookup("miss", "older than max-age", found.similarity, found.evidence, None, found.embedding)
 
-    async def forget(self, entry_id: str, tenant: str) -> bool:
-        """Evict a stored answer of the tenant; False if it has none of that name.
+    async def forget(self, entry_id: str, tenant: str | None) -> bool:
+        """Evict a stored answer of the tenant, or of anybody for None; False if there is none of that name.
 
         Raises:
             CacheUnavailableError: The store did not answer.
@@ -199,8 +199,11 @@ class TrafficController:
         scope, _, entry = entry_id.partition(".")
         return self._exact is not None and await self._exact.forget(CacheKey(scope, entry, "", False), tenant)
 
-    async def report(self, entry_id: str, correct: bool, tenant: str) -> bool:
-        """Count a tenant's verdict on a stored answer of its own, evict a wrong one; False if it has none of that name.
+    async def report(self, entry_id: str, correct: bool, tenant: str | None) -> bool:
+        """Count the verdict on a stored answer of the tenant, or of anybody for None; evict a wrong one.
+
+        Returns:
+            False if there is none of that name.
 
         Raises:
             CacheUnavailableError: The store did not answer.
@@ -208,7 +211,7 @@ class TrafficController:
         scope, _, entry = entry_id.partition(".")
         key = CacheKey(scope, entry, "", False)
         stored = await self._exact.get(key) if self._exact is not None else None
-        if self._exact is None or stored is None or stored.tenant != tenant:
+        if self._exact is None or stored is None or tenant not in (None, stored.tenant):
             return False
         if not correct:
             await self._exact.forget(key, tenant)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,18 +24,32 @@ class EmbeddedRedis:
         folder: Holds the data, the log and the pid; made if missing.
         port: 0 picks a free one, which stays the same over restarts.
         persistent: False keeps nothing, for tests and evaluations.
+        options: More of Redis' own command line, such as `--requirepass`.
     """
 
-    def __init__(self, folder: Path, port: int = 0, *, persistent: bool = True) -> None:
+    def __init__(self, folder: Path, port: int = 0, *, persistent: bool = True, options: Sequence[str] = ()) -> None:
         self._folder = folder
         self._port = port or free_port()
         self._persistent = persistent
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """The URL to connect to."""
         return f"redis://127.0.0.1:{self._port}/0"
+
+    @classmethod
+    def running_at(cls, folder: Path) -> str | None:
+        """Return the URL of the server that runs on a folder, or None if none does."""
+        import psutil
+
+        try:
+            port = int((folder / "redis.port").read_text())
+            alive = psutil.pid_exists(int((folder / "redis.pid").read_text()))
+        except (OSError, ValueError):
+            return None
+        return f"redis://127.0.0.1:{port}/0" if alive else None
 
     def start(self, timeout_s: float = 30) -> None:
         """Start the server and wait until it answers.
@@ -48,6 +63,7 @@ class EmbeddedRedis:
         arguments = [
             *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""),
             *("--appendonly", "yes" if self._persistent else "no", "--logfile", str(log)),
+            *self._options,
         ]
         self._process = subprocess.Popen(
             [_binary(), *arguments],
@@ -57,6 +73,7 @@ class EmbeddedRedis:
             start_new_session=True,  # a Ctrl-C is for us; we stop the server last
         )
         self._pid_file.write_text(str(self._process.pid))
+        (self._folder / "redis.port").write_text(str(self._port))
         deadline = time.monotonic() + timeout_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -117,7 +134,7 @@ class EmbeddedRedis:
             return False
         # -LOADING while it reads its file; another pid where the port is another server's
         ours = self._process is not None and b"process_id:%d\r" % self._process.pid in reply
-        return ours and reply.startswith(b"+PONG")
+        return (ours and reply.startswith(b"+PONG")) or reply.startswith(b"-NOAUTH")
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ GatewayError
 │   ├── ModelNotFoundError       404
 │   └── RequestTooLargeError     413
 ├── AuthenticationError          401
+├── PermissionDeniedError        403
 ├── UnavailableError             503  no tier answered
 ├── UpstreamError                502  one provider did not answer
 │   └── UpstreamTimeoutError     504
@@ -79,6 +80,13 @@ class AuthenticationError(GatewayError):
 
     def __init__(self, message: str, param: str | None = None, code: str | None = "invalid_api_key"):
         super().__init__(message, param, code)
+
+
+class PermissionDeniedError(GatewayError):
+    """The key is known, and may not do this."""
+
+    status_code = 403
+    type = "permission_error"
 
 
 class UnavailableError(GatewayError):

@@ -108,7 +108,7 @@ def _fixed_thresholds(rows: Sequence[dict[str, Any]], config: GatewayConfig) -> 
 async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url: str) -> list[dict[str, Any]]:
     embedder = config.cache.embedder.build()
     verifier = config.cache.verifier.build()
-    store = RedisConfig(timeout_s=5).build(config.cache.ttl_s, redis_url)
+    store = RedisConfig(timeout_s=5).build(config.cache.limits, redis_url)
 
     async def embed(text: str) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = embedder.embed([text])[0]

@@ -66,7 +66,7 @@ class Launcher:
     def __init__(self, file: ServeFile, say: Callable[[str], None], state: Path | None = None) -> None:
         self._file = file
         self._say = say
-        self._state = state or bundled.state_dir() / f"run-{file.port}"
+        self._state = state or bundled.run_dir(file.port)
         self._run_id = uuid.uuid4().hex
         self._redis: EmbeddedRedis | None = None
         self._serve: subprocess.Popen[bytes] | None = None

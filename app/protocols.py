@@ -44,8 +44,28 @@ class ExactCache(Protocol):
         """
         ...
 
-    async def forget(self, key: CacheKey, tenant: str) -> bool:
-        """Evict an entry if it is the tenant's; say whether it was there.
+    async def forget(self, key: CacheKey, tenant: str | None) -> bool:
+        """Evict an entry if it is the tenant's; None evicts anybody's. Say whether it was there.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+
+class CacheClearer(Protocol):
+    """Evicts much at once."""
+
+    async def clear_tenant(self, tenant: str) -> int:
+        """Evict all that a tenant has; return how many entries that were.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def clear_scope(self, scope: str) -> int:
+        """Evict all of a scope; return how many entries that were.
 
         Raises:
             CacheUnavailableError: The store did not answer.

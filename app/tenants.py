@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from app.errors import AuthenticationError, ConfigError
 from app.section import Section
 
-_LINE = re.compile(r"^([0-9a-f]{64})\s+([A-Za-z0-9][A-Za-z0-9._-]*)$")
+_LINE = re.compile(r"^([0-9a-f]{64})\s+([A-Za-z0-9][A-Za-z0-9._-]*)(\s+admin)?$")
 
 
 class OpenTenants(Section):
@@ -28,7 +28,10 @@ class OpenTenants(Section):
 
 
 class KeyFileTenants(Section):
-    """A file of lines `SHA-256 of the key, in hex` `tenant`; `#` starts a comment. `tierwise key TENANT` makes one."""
+    """A file of lines `SHA-256 of the key, in hex` `tenant`; `#` starts a comment. `tierwise key TENANT` makes one.
+
+    A line that ends in `admin` is a key that may manage the cache of every tenant.
+    """
 
     kind: Literal["keys"] = "keys"
     file: Path
@@ -44,6 +47,7 @@ class KeyFileTenants(Section):
         except OSError as error:
             raise ConfigError(f"tenants.file: cannot read `{self.file}`: {error.strerror}") from error
         keys: dict[str, str] = {}
+        admins: set[str] = set()
         for number, line in enumerate(lines, 1):
             line = line.partition("#")[0].strip()
             if not line:
@@ -51,15 +55,17 @@ class KeyFileTenants(Section):
             match = _LINE.match(line)
             if match is None:
                 raise ConfigError(
-                    f"tenants.file: `{self.file}` line {number} is not `SHA-256 in hex, a space, tenant`; "
+                    f"tenants.file: `{self.file}` line {number} is not `SHA-256 in hex, tenant` and perhaps `admin`; "
                     "add keys with `tierwise key TENANT --file FILE`"
                 )
             keys[match[1]] = match[2]
+            if match[3]:
+                admins.add(match[1])
         if not keys:
             raise ConfigError(
                 f"tenants.file: `{self.file}` has no keys; add one with `tierwise key TENANT --file FILE`"
             )
-        return Tenants(keys, None)
+        return Tenants(keys, None, admins)
 
 
 TenantsConfig = Annotated[OpenTenants | KeyFileTenants, Field(discriminator="kind")]
@@ -87,11 +93,23 @@ def check_address(tenants: TenantsConfig, host: str | None) -> None:
 
 
 class Tenants:
-    """Keys to tenants, or one tenant for everybody."""
+    """Keys to tenants, or one tenant for everybody, who then is the admin too.
 
-    def __init__(self, keys: Mapping[str, str] | None, everyone: str | None) -> None:
+    Args:
+        admins: Hashes of the keys that may manage the cache of every tenant.
+    """
+
+    def __init__(
+        self, keys: Mapping[str, str] | None, everyone: str | None, admins: Collection[str] = frozenset()
+    ) -> None:
         self._keys = keys or {}
         self._everyone = everyone
+        self._admins = admins
+
+    def is_admin(self, authorization: str | None) -> bool:
+        """Whether an `Authorization` header, that `of` accepts, may manage the cache of every tenant."""
+        key = (authorization or "").partition(" ")[2].strip()
+        return self._everyone is not None or key_hash(key) in self._admins
 
     def of(self, authorization: str | None) -> str:
         """Return the tenant of an `Authorization` header.

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from app.api import build_api
+from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
 from app.controller import TrafficController
@@ -38,7 +39,7 @@ class Ingress:
         self._classifier = classifier
         self._tiers = tiers
         self._stand_ins = config.stand_ins()
-        self._store = config.redis.build(config.cache.ttl_s) if config.redis else None
+        self._store = config.redis.build(config.cache.limits) if config.redis else None
         self._telemetry = Telemetry(config.cache.audit.confidence)
         self._controller = TrafficController(
             config,
@@ -61,6 +62,7 @@ class Ingress:
             prometheus,
             self._telemetry.record_error,
             self._telemetry.record_feedback,
+            CacheAdmin(self._store) if self._store else None,
         )
 
     def _bounds(self) -> RedisBounds | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
+from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
@@ -29,7 +31,7 @@ class CacheServer:
 
     def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
         self._embedder = config.embedder.build()
-        self._store = redis.build(config.ttl_s)
+        self._store = redis.build(config.limits)
         self._verifier = config.verifier.build()
         space = model_names(self._embedder.space, self._verifier.name)
         self._threshold = config.threshold_for(space)
@@ -37,6 +39,19 @@ class CacheServer:
         self._cache = RedisSemanticCache(
             config, self._store, self._embed, self._verify, space, self._threshold, self._bounds.steps
         )
+
+        self._sweep_s = config.sweep_s
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Remove what has expired, now and then; the other replicas do so too, and none is in another's way."""
+        admin = CacheAdmin(self._store)
+        while True:
+            await asyncio.sleep(self._sweep_s * random.uniform(0.5, 1.5))
+            try:
+                await admin.sweep()
+            except CacheUnavailableError as error:
+                log.warning("the cache was not swept: %s", error.message)
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         """Decide whether a stored answer serves the key's text."""

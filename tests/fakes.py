@@ -89,9 +89,9 @@ class FakeExactCache:
         self.entries[key.scope, key.entry] = entry
         self.embeddings.append(embedding)
 
-    async def forget(self, key: CacheKey, tenant: str) -> bool:
+    async def forget(self, key: CacheKey, tenant: str | None) -> bool:
         entry = await self.get(key)
-        if entry is None or entry.tenant != tenant:
+        if entry is None or tenant not in (None, entry.tenant):
             return False
         del self.entries[key.scope, key.entry]
         return True

@@ -102,5 +102,15 @@ class RedisBounds:
         self._steps = {scope.decode(): int(steps) for scope, steps in found.items()}
 
 
+async def forget_bound(store: RedisStore, scope: str) -> None:
+    """Forget what is known of a scope that is no more.
+
+    Raises:
+        CacheUnavailableError: Redis did not answer.
+    """
+    await store.run(lambda client: client.delete(_name(scope)))
+    await store.run(lambda client: client.hdel("tw:bounds", scope))
+
+
 def _name(scope: str) -> str:
     return f"tw:{{{scope}}}:b"

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from app.cache.agreement import alike, told_apart
 from app.cache.audit import AuditConfig
 from app.cache.bound import STEP
 from app.cache.calibration import BUNDLED, Calibration
 from app.cache.decision import LONGEST_VERIFIED, Candidate, evidence, screen, settled
-from app.cache.store import RedisStore
+from app.cache.store import Limits, RedisStore
 from app.cache.verifier import VerifierConfig
 from app.embedding import EmbedderConfig, OnnxEmbedderConfig
 from app.errors import ConfigError
 from app.schema import CacheEntry, CacheKey, CacheLookup, Embedding
 from app.section import Section
+
+
+class TenantLimits(Section):
+    """What a tenant has in place of the general limits; null leaves that one."""
+
+    ttl_s: PositiveInt | None = None
+    max_entries: PositiveInt | None = None
 
 
 class CacheConfig(Section):
@@ -34,6 +41,10 @@ class CacheConfig(Section):
         verified: Of those the rules do not refuse, how many the verifier reads.
         calibration: The file of `tierwise calibrate cache`, whose threshold is used; or `bundled`.
         threshold: The evidence that makes a hit, in place of the calibrated one: without its bound.
+        ttl_s: How long an answer is kept.
+        max_entries: Answers kept in one scope; past it the least recently used goes.
+        tenants: Limits of some tenants' own.
+        sweep_s: How often what has expired is looked for.
         max_temperature: A request above it asks for variety and bypasses the cache.
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
         audit: How the share of wrong hits is kept under its limit.
@@ -45,13 +56,21 @@ class CacheConfig(Section):
     verified: PositiveInt = 3
     calibration: str = "bundled"
     threshold: Annotated[float, Field(ge=0, le=2)] | None = None
-    ttl_s: PositiveInt = 24 * 3600
+    ttl_s: PositiveInt = Limits().ttl_s
+    max_entries: PositiveInt = Limits().max_entries
+    tenants: Mapping[str, TenantLimits] = {}
+    sweep_s: PositiveFloat = 60
     max_temperature: NonNegativeFloat = 1.0
     uncacheable: tuple[re.Pattern[str], ...] = ()
     audit: AuditConfig = AuditConfig()
     coalesce: bool = True
     embedder: EmbedderConfig = OnnxEmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()
+
+    def limits(self, tenant: str) -> Limits:
+        """Return how long a tenant's answers are kept, and how many in a scope."""
+        own = self.tenants.get(tenant, TenantLimits())
+        return Limits(own.ttl_s or self.ttl_s, own.max_entries or self.max_entries)
 
     def threshold_for(self, models: str) -> float:
         """Return the threshold in force.
@@ -129,25 +148,25 @@ class RedisSemanticCache:
         nearest = await self._store.nearest(key, embedding, self._config.candidates)
         similarity = nearest[0].similarity if nearest else None
         near = [candidate for candidate in nearest if candidate.similarity >= self._config.floor]
-        fetched = await self._store.fetch(key, near, embedding)
+        fetched = await self._store.fetch(key, near)
         found = [(candidate, entry) for candidate, entry in zip(near, fetched, strict=True) if entry is not None]
 
         screening = screen(key.text, [entry.text for _, entry in found])
         if screening.same is not None:
-            return _hit(key, "surface", None, *found[screening.same], embedding)
+            return self._hit(key, "surface", None, *found[screening.same], embedding)
         threshold = self._threshold + STEP * self._steps(key.scope)
         strongest: tuple[float, CacheEntry] | None = None
         for i in screening.grey[: self._config.verified]:
             candidate, entry = found[i]
             sure = settled(candidate.similarity, threshold)
             if sure:
-                return _hit(key, "similar", None, candidate, entry, embedding)
+                return self._hit(key, "similar", None, candidate, entry, embedding)
             if sure is False:
                 break  # nor do those further away
             (probability,) = await self._verify([(entry.text, key.text)])
             weight = evidence(candidate.similarity, float(probability))
             if weight >= threshold:
-                return _hit(key, "verified", weight, candidate, entry, embedding)
+                return self._hit(key, "verified", weight, candidate, entry, embedding)
             if strongest is None or weight > strongest[0]:
                 strongest = weight, entry
         if strongest is None:
@@ -173,9 +192,15 @@ class RedisSemanticCache:
         (probability,) = await self._verify([(a, b)])
         return alike(evidence(similarity, float(probability)))
 
-
-def _hit(
-    key: CacheKey, reason: str, weight: float | None, candidate: Candidate, entry: CacheEntry, embedding: Embedding
-) -> CacheLookup:
-    entry_id = f"{key.scope}.{candidate.entry}"
-    return CacheLookup("hit", reason, candidate.similarity, weight, entry, embedding, entry_id)
+    def _hit(
+        self,
+        key: CacheKey,
+        reason: str,
+        weight: float | None,
+        candidate: Candidate,
+        entry: CacheEntry,
+        embedding: Embedding,
+    ) -> CacheLookup:
+        self._store.touch(key.scope, candidate.entry)
+        entry_id = f"{key.scope}.{candidate.entry}"
+        return CacheLookup("hit", reason, candidate.similarity, weight, entry, embedding, entry_id)

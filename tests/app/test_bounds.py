@@ -21,7 +21,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 async def store(redis: EmbeddedRedis) -> AsyncIterator[RedisStore]:
-    store = RedisConfig().build(60, redis.url)
+    store = RedisConfig().build(url=redis.url)
     await store.run(lambda client: client.flushall())
     yield store
     await store.close()

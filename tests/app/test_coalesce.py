@@ -14,6 +14,7 @@ import pytest
 from app.cache import RedisConfig, cache_key
 from app.cache.coalesce import Coalescer, Event, Pace
 from app.cache.relay import RedisRelay
+from app.cache.store import Limits
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.embedded_redis import EmbeddedRedis
@@ -63,7 +64,7 @@ async def relay(request: pytest.FixtureRequest, cache: FakeExactCache) -> AsyncI
     if request.param == "fake":
         yield FakeRelay(cache)
         return
-    store = RedisConfig(timeout_s=5).build(ttl_s=60, url=request.getfixturevalue("redis").url)
+    store = RedisConfig(timeout_s=5).build(lambda tenant: Limits(60), request.getfixturevalue("redis").url)
     await store._client.flushall()
     yield store.relay()
     await store.close()
@@ -521,7 +522,7 @@ async def ask(stored):
     await asyncio.Event().wait()
 
 async def main():
-    store = RedisConfig(timeout_s=5).build(60, sys.argv[1])
+    store = RedisConfig(timeout_s=5).build(url=sys.argv[1])
     coalescer = Coalescer(RedisRelay(store._client, store._call, lease_s=1.0))
     async for _ in coalescer.events(CacheKey("scope", "entry", "hello", True), ask, True, 60):
         pass
@@ -537,7 +538,7 @@ async def test_the_followers_of_a_killed_replica_ask_again(redis: EmbeddedRedis)
     async def ask(stored: bool) -> AsyncGenerator[Event, None]:
         yield own
 
-    store = RedisConfig(timeout_s=5).build(60, redis.url)
+    store = RedisConfig(timeout_s=5).build(url=redis.url)
     key = CacheKey("scope", "entry", "hello", True)
     leader = await asyncio.create_subprocess_exec(sys.executable, "-c", LEADER, redis.url, stdout=subprocess.PIPE)
     try:

@@ -35,14 +35,16 @@ class FakeStore:
         self.expired = expired
         self.counts: list[int] = []
         self.fetched: list[str] = []
+        self.touched: list[str] = []
 
     async def nearest(self, key: CacheKey, embedding: Embedding, count: int) -> list[Candidate]:
         self.counts.append(count)
         return [Candidate(text, cosine) for text, cosine in self.neighbours.items()][:count]
 
-    async def fetch(
-        self, key: CacheKey, candidates: Sequence[Candidate], embedding: Embedding
-    ) -> list[CacheEntry | None]:
+    def touch(self, scope: str, entry: str) -> None:
+        self.touched.append(entry)
+
+    async def fetch(self, key: CacheKey, candidates: Sequence[Candidate]) -> list[CacheEntry | None]:
         self.fetched += [candidate.entry for candidate in candidates]
         return [None if text in self.expired else CacheEntry(text, answer(text), "local") for text in self.fetched]
 

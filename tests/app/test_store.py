@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from redis.asyncio import Redis
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache, RedisStore, cache_key
+from app.cache.store import Limits
 from app.embedded_redis import EmbeddedRedis
 from app.errors import CacheUnavailableError, ConfigError
 from app.schema import CacheEntry, CacheKey, Embedding
@@ -37,7 +38,7 @@ async def client(redis: EmbeddedRedis) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def store(redis: EmbeddedRedis, client: Redis) -> AsyncIterator[RedisStore]:
-    store = RedisConfig(timeout_s=5).build(ttl_s=60, url=redis.url)
+    store = RedisConfig(timeout_s=5).build(lambda tenant: Limits(60), redis.url)
     yield store
     await store.close()
 
@@ -93,8 +94,8 @@ async def test_an_answer_without_an_embedding_is_not_found_by_meaning(store: Red
 async def test_a_candidate_is_fetched(store: RedisStore) -> None:
     await store.put(key(), ENTRY, vector(EAST))
     (candidate,) = await store.nearest(key(), vector(EAST), 4)
-    assert await store.fetch(key(), [candidate], vector(EAST)) == [ENTRY]
-    assert await store.fetch(key(), [], vector(EAST)) == []
+    assert await store.fetch(key(), [candidate]) == [ENTRY]
+    assert await store.fetch(key(), []) == []
 
 
 async def test_an_entry_is_forgotten_for_the_tenant_it_was_stored_for_alone(store: RedisStore) -> None:
@@ -107,12 +108,12 @@ async def test_an_entry_is_forgotten_for_the_tenant_it_was_stored_for_alone(stor
 
 
 async def test_entries_and_vectors_expire(redis: EmbeddedRedis, client: Redis) -> None:
-    store = RedisConfig(timeout_s=5).build(ttl_s=1, url=redis.url)
+    store = RedisConfig(timeout_s=5).build(lambda tenant: Limits(1), redis.url)
     await store.put(key(), ENTRY, vector(EAST))
     assert await store.get(key()) == ENTRY
     await asyncio.sleep(1.2)
     assert await store.get(key()) is None
-    assert await client.keys() == []
+    assert await client.keys("tw:{*") == []
     await store.close()
 
 
@@ -121,8 +122,37 @@ async def test_the_vector_of_an_expired_entry_is_removed_when_it_is_found(store:
     await store.put(key("east"), ENTRY, vector(EAST))
     await client.delete(*await client.keys(f"*:e:{key('north').entry}"))  # what its TTL does
     candidates = await store.nearest(key("?"), vector(NORTH), 4)
-    assert await store.fetch(key("?"), candidates, vector(NORTH)) == [None, ENTRY]
+    assert await store.fetch(key("?"), candidates) == [None, ENTRY]
     assert [c.entry for c in await store.nearest(key("?"), vector(NORTH), 4)] == [key("east").entry]
+
+
+async def test_the_least_recently_used_entry_goes_when_a_scope_is_full(redis: EmbeddedRedis, client: Redis) -> None:
+    store = RedisConfig(timeout_s=5).build(lambda tenant: Limits(60, 3), redis.url)
+    for i, text in enumerate(("one", "two", "three")):
+        await store.put(key(text), ENTRY, vector((1.0, float(i))))
+    assert await store.get(key("one")) == ENTRY
+    await store.flush()
+    await store.put(key("four"), ENTRY, vector((1.0, 3.0)))
+    assert [await store.get(key(text)) is not None for text in ("one", "two", "three", "four")] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert len(await store.nearest(key(), vector(EAST), 9)) == 3
+    await store.put(key("one", "globex"), ENTRY, vector(EAST))  # another scope has a limit of its own
+    assert await store.get(key("three")) == ENTRY
+    await store.close()
+
+
+async def test_each_tenant_has_its_own_time_to_live(redis: EmbeddedRedis, client: Redis) -> None:
+    limits = CacheConfig.model_validate({"ttl_s": 100, "tenants": {"acme": {"ttl_s": 10}, "initech": {}}}).limits
+    store = RedisConfig(timeout_s=5).build(limits, redis.url)
+    for tenant, ttl in (("acme", 10), ("globex", 100), ("initech", 100)):
+        await store.put(key("hello", tenant), CacheEntry("hello", answer("Hi."), "local", tenant), None)
+        name = f"tw:{{{key('hello', tenant).scope}}}:e:{key('hello', tenant).entry}"
+        assert ttl - 2 < await client.ttl(name) <= ttl
+    await store.close()
 
 
 async def test_an_entry_of_another_version_is_as_good_as_none(store: RedisStore, client: Redis) -> None:
@@ -135,7 +165,7 @@ async def test_an_entry_of_another_version_is_as_good_as_none(store: RedisStore,
 async def test_a_redis_that_is_gone_is_an_error_and_works_again_when_it_is_back(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path, persistent=False)
     server.start()
-    store = RedisConfig(timeout_s=5, retry_after_s=0.05).build(ttl_s=60, url=server.url)
+    store = RedisConfig(timeout_s=5, retry_after_s=0.05).build(lambda tenant: Limits(60), server.url)
     await store.put(key(), ENTRY, None)
     os.kill(int((tmp_path / "redis.pid").read_text()), signal.SIGKILL)
     for call in (store.get(key()), store.put(key(), ENTRY, None), store.nearest(key(), vector(EAST), 4), store.ping()):
@@ -151,7 +181,7 @@ async def test_a_redis_that_is_gone_is_an_error_and_works_again_when_it_is_back(
 
 async def test_a_redis_that_hangs_costs_its_timeout_once(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path, persistent=False) as server:
-        store = RedisConfig(timeout_s=0.5, retry_after_s=30).build(ttl_s=60, url=server.url)
+        store = RedisConfig(timeout_s=0.5, retry_after_s=30).build(lambda tenant: Limits(60), server.url)
         await store.ping()
         pid = int((tmp_path / "redis.pid").read_text())
         os.kill(pid, signal.SIGSTOP)
@@ -225,7 +255,7 @@ async def test_what_a_persistent_redis_holds_survives_a_restart(tmp_path: Path) 
     server = EmbeddedRedis(tmp_path)
     for stored in (None, ENTRY):
         with server:
-            store = RedisConfig(timeout_s=5).build(ttl_s=60, url=server.url)
+            store = RedisConfig(timeout_s=5).build(lambda tenant: Limits(60), server.url)
             assert await store.get(key()) == stored
             await store.put(key(), ENTRY, vector(EAST))
             assert len(await store.nearest(key(), vector(EAST), 4)) == 1
@@ -249,6 +279,6 @@ def test_a_redis_that_does_not_start_shows_its_log(tmp_path: Path, redis: Embedd
 def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("A_URL", raising=False)
     with pytest.raises(ConfigError, match=r"redis\.url_env: A_URL is not set"):
-        RedisConfig(url_env="A_URL").build(60)
+        RedisConfig(url_env="A_URL").build()
     monkeypatch.setenv("A_URL", "redis://localhost:1/0")
     assert RedisConfig(url_env="A_URL").url() == "redis://localhost:1/0"

@@ -72,3 +72,10 @@ def test_everyone_is_let_in_on_loopback(host: str | None) -> None:
 
 def test_keys_may_be_served_on_any_address() -> None:
     check_address(KeyFileTenants(file=Path("tenants.keys")), "0.0.0.0")
+
+
+def test_a_line_that_ends_in_admin_is_an_admin_s_key(tmp_path: Path) -> None:
+    tenants = read(tmp_path, f"{key_hash('one')} acme\n{key_hash('two')} acme admin  # ours\n")
+    assert [tenants.is_admin(f"Bearer {key}") for key in ("one", "two", "three")] == [False, True, False]
+    assert tenants.of("Bearer two") == "acme"
+    assert OpenTenants().build().is_admin(None)

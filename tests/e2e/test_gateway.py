@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from tests.e2e.conftest import Gateway
 from tests.upstream import Script
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.serve
 
@@ -46,15 +46,6 @@ def get(url: str) -> tuple[int, dict[str, Any]]:
 def metrics_of(gateway: Gateway) -> str:
     with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as response:
         return str(response.read().decode())
-
-
-def eventually(check: Callable[[], bool], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def stored(gateway: Gateway, text: str, **options: Any) -> None:
