@@ -31,6 +31,7 @@ class CacheConfig(Section):
         calibration: The file of `tierwise calibrate cache`, whose threshold is used; or `bundled`.
         threshold: The evidence that makes a hit, in place of the calibrated one: without its bound.
         max_temperature: A request above it asks for variety and bypasses the cache.
+        tool_calls: Whether an answer that calls tools is kept too; a replay has call ids of its own.
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
     """
 
@@ -41,6 +42,7 @@ class CacheConfig(Section):
     threshold: Annotated[float, Field(ge=0, le=2)] | None = None
     ttl_s: PositiveInt = 24 * 3600
     max_temperature: NonNegativeFloat = 1.0
+    tool_calls: bool = False
     uncacheable: tuple[re.Pattern[str], ...] = ()
     embedder: EmbedderConfig = EmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()

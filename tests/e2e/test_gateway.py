@@ -184,6 +184,26 @@ def test_tools_pass_through_to_an_api_tier(gateway: Gateway) -> None:
     assert completion.choices[0].message.tool_calls[0].function.name == "weather"
 
 
+def test_a_call_of_a_tool_is_replayed_whole_and_streamed_under_ids_of_its_own(gateway: Gateway) -> None:
+    tool: Any = {
+        "type": "function",
+        "function": {"name": "station", "parameters": {"type": "object", "properties": {}}},
+    }
+    text = "Look up the weather station of Bern."
+    stored(gateway, text, tools=[tool])
+    whole, headers = ask(gateway.client(), text, tools=[tool])
+    with gateway.client().chat.completions.stream(
+        model="mid", messages=[{"role": "user", "content": text}], max_tokens=16, tools=[tool]
+    ) as stream:
+        streamed: Any = stream.get_final_completion()
+    calls = [completion.choices[0].message.tool_calls[0] for completion in (whole, streamed)]
+    assert headers["cache"] == "hit"
+    assert {call.function.name for call in calls} == {"station"}
+    assert {call.function.arguments for call in calls} == {json.dumps({"echo": text})}
+    assert len({"call_1", *(call.id for call in calls)}) == 3
+    assert [request["messages"][-1]["content"] for request in gateway.upstream.requests].count(text) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "param"),
     [
