@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Gateway
+from tests.upstream import Script
 
 pytestmark = pytest.mark.serve
 
@@ -150,13 +151,49 @@ def test_a_wrong_answer_is_evicted_by_feedback(gateway: Gateway) -> None:
     assert ask(gateway.client(), "Who waters the office plants?")[1]["cache"] == "miss"
 
 
-def test_no_other_tenant_system_prompt_or_schema_is_ever_hit(gateway: Gateway) -> None:
+def test_the_same_text_in_another_scope_never_gets_the_answer_of_this_one(gateway: Gateway) -> None:
     text = "Which colour is the delivery van?"
-    stored(gateway, text)
+    user = {"role": "user", "content": text}
+    earlier = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-    assert ask(gateway.client("globex"), text)[1]["cache"] == "miss"
-    assert ask(gateway.client(), text, system="Answer in French.")[1]["cache"] == "miss"
-    assert ask(gateway.client(), text, response_format=schema)[1]["cache"] == "miss"
+    tool = {"type": "function", "function": {"name": "paint", "parameters": {"type": "object", "properties": {}}}}
+    scopes: dict[str, tuple[str, dict[str, Any]]] = {
+        "plain": ("acme", {}),
+        "another tenant": ("globex", {}),
+        "a system prompt": ("acme", {"system": "Answer in French."}),
+        "another system prompt": ("acme", {"system": "Answer in french."}),
+        "a developer prompt": ("acme", {"messages": [{"role": "developer", "content": "Answer in French."}, user]}),
+        "earlier turns": ("acme", {"messages": [*earlier, user]}),
+        "other earlier turns": ("acme", {"messages": [earlier[0], {**earlier[1], "content": "Hello!"}, user]}),
+        "a name": ("acme", {"messages": [{**user, "name": "alice"}]}),
+        "a schema": ("acme", {"response_format": schema}),
+        "any JSON": ("acme", {"response_format": {"type": "json_object"}}),
+        "a temperature": ("acme", {"temperature": 0.7}),
+        "no variety": ("acme", {"temperature": 0}),
+        "a seed": ("acme", {"seed": 1}),
+        "more tokens": ("acme", {"max_tokens": 17}),
+        "tools": ("acme", {"tools": [tool]}),
+        "tools not to be called": ("acme", {"tools": [tool], "tool_choice": "none"}),
+        "another model": ("acme", {"model": "gpt-4o-mini"}),
+        "an option nobody knows": ("acme", {"extra_body": {"invented_tomorrow": 1}}),
+    }
+
+    def asked(name: str) -> tuple[Any, str]:
+        tenant, options = scopes[name]
+        completion, headers = ask(gateway.client(tenant), text, **options)
+        return completion.choices[0].message, headers["cache"]
+
+    before = gateway.upstream.script
+    try:
+        for name in scopes:
+            gateway.upstream.script = Script(text=json.dumps({"scope": name}))
+            assert asked(name)[1] == "miss", name
+    finally:
+        gateway.upstream.script = before
+    for name in scopes:
+        assert eventually(lambda name=name: asked(name)[1] == "hit", 5), name  # type: ignore[misc]
+        replayed = asked(name)[0]
+        assert replayed.tool_calls or json.loads(replayed.content) == {"scope": name}
 
 
 def test_an_answer_stored_from_a_stream_serves_a_plain_request_and_the_reverse(gateway: Gateway) -> None:
