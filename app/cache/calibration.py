@@ -70,6 +70,12 @@ def upper_bound(wrong: int, hits: int, confidence: float) -> float:
     return 1.0 if wrong >= hits else float(beta.ppf(confidence, wrong + 1, hits - wrong))
 
 
+def interval(found: int, among: int) -> list[float]:
+    """Return the two-sided 95 % interval of a binomial share, likewise, to four places."""
+    low = 1 - upper_bound(among - found, among, 0.975) if found else 0.0
+    return [round(low, 4), round(upper_bound(found, among, 0.975), 4)]
+
+
 def evidences(
     pairs: Sequence[Pair],
     embed: Callable[[Sequence[str]], NDArray[np.float32]],

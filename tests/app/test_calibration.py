@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.cache.calibration import Calibration, calibrate, evidences, upper_bound
+from app.cache.calibration import Calibration, calibrate, evidences, interval, upper_bound
 from app.cache.decision import SURFACE, evidence
 from app.cache.pairs import Pair
 from app.errors import ConfigError
@@ -45,6 +45,13 @@ def calibrated(
 )
 def test_the_bound_is_that_of_clopper_and_pearson(wrong: int, hits: int, confidence: float, bound: float) -> None:
     assert upper_bound(wrong, hits, confidence) == pytest.approx(bound, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("found", "among", "low", "high"), [(0, 10, 0, 0.3085), (10, 10, 0.6915, 1), (5, 10, 0.1871, 0.8129), (0, 0, 0, 1)]
+)
+def test_the_interval_is_that_of_clopper_and_pearson(found: int, among: int, low: float, high: float) -> None:
+    assert interval(found, among) == [low, high]
 
 
 def test_299_hits_with_none_wrong_are_the_fewest_that_show_less_than_one_percent() -> None:
