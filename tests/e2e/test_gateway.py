@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,22 @@ def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:
 
     ask(gateway.client(), "Is anyone counting?")
     assert eventually(counted, 30)
+
+
+def test_every_request_has_a_line_in_the_log_of_its_replica(gateway: Gateway) -> None:
+    name, text = uuid.uuid4().hex, "Who reads the meters in the cellar?"
+    ask(gateway.client(), text, extra_headers={"x-request-id": name})
+
+    def written() -> list[str]:
+        logs = Path("/tmp").glob("tw-*/session_latest/logs/serve/replica_*Ingress*.log")
+        return [
+            line for log in logs for line in log.read_text("utf-8").splitlines() if f'"request_id":"{name}"' in line
+        ]
+
+    assert eventually(lambda: len(written()) == 1, 5)
+    facts = json.loads(written()[0].partition(" -- ")[2])
+    assert (facts["tenant"], facts["tier"], facts["cache"]) == ("acme", "mid", "miss")
+    assert text not in written()[0]
 
 
 def test_a_hundred_real_prompts_are_all_answered(gateway: Gateway) -> None:
