@@ -299,7 +299,7 @@ def test_every_request_has_a_line_in_the_log_of_its_replica(gateway: Gateway) ->
     ask(gateway.client(), text, extra_headers={"x-request-id": name})
 
     def written() -> list[str]:
-        logs = Path("/tmp").glob("tw-*/session_latest/logs/serve/replica_*Ingress*.log")
+        logs = Path("/tmp").glob("tw-*/ray/session_latest/logs/serve/replica_*Ingress*.log")
         return [
             line for log in logs for line in log.read_text("utf-8").splitlines() if f'"request_id":"{name}"' in line
         ]
