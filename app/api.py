@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -27,6 +28,8 @@ from app.schema import ChatRequest, Outcome, PartStatus, Streaming
 from app.tenants import Tenants
 from app.wire import chunks_of, encode, error_body, fresh, identity, last_user_text, parse_body, parse_feedback
 
+# Who asks what fails, for the log: the request's id and the tenant.
+caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", default=(None, None))
 _DONE = b"data: [DONE]\n\n"
 _SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -54,9 +57,11 @@ def build_api(
 
     @api.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
+        request_id = _request_id(http)
+        caller.set((request_id, None))
         tenant = tenants.of(http.headers.get("authorization"))
-        request = _chat_request(await _body(http, config.max_body_bytes), tenant, http.headers)
-        request_id = http.headers.get("x-request-id") or uuid.uuid4().hex
+        caller.set((request_id, tenant))
+        request = _chat_request(await _body(http, config.max_body_bytes), tenant, http.headers, request_id)
         if not request.body.get("stream"):
             outcome = await controller.handle(request)
             return _json(outcome, request_id)
@@ -136,7 +141,7 @@ def build_api(
     @api.exception_handler(GatewayError)
     async def gateway_error(http: Request, error: GatewayError) -> Response:
         on_error(error)
-        headers = {"x-request-id": http.headers.get("x-request-id") or uuid.uuid4().hex}
+        headers = {"x-request-id": _request_id(http)}
         if isinstance(error, UnavailableError):
             headers["retry-after"] = str(error.retry_after_s)
         return Response(encode(error_body(error)), error.status_code, headers, "application/json")
@@ -147,20 +152,28 @@ def build_api(
         if error.status_code in (404, 405) and message in ("Not Found", "Method Not Allowed"):
             message = f"Unknown request URL: {http.method} {http.url.path}. See the README for what there is."
         body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-        headers = {"x-request-id": http.headers.get("x-request-id") or uuid.uuid4().hex}
+        headers = {"x-request-id": _request_id(http)}
         return JSONResponse({"error": body}, error.status_code, headers)
 
     @api.exception_handler(Exception)
     async def unexpected(http: Request, error: Exception) -> Response:
         failure = GatewayError("The gateway had an error while processing your request.")
         on_error(failure)
-        return Response(encode(error_body(failure)), failure.status_code, media_type="application/json")
+        headers = {"x-request-id": _request_id(http)}
+        return Response(encode(error_body(failure)), failure.status_code, headers, "application/json")
 
     return api
 
 
 def _no_entry(entry_id: str) -> HTTPException:
     return HTTPException(404, f"There is no cached answer `{entry_id}`; it may have expired.")
+
+
+def _request_id(http: Request) -> str:
+    """Return the client's own id of the request, or one made for it, the same each time."""
+    if not hasattr(http.state, "request_id"):
+        http.state.request_id = http.headers.get("x-request-id") or uuid.uuid4().hex
+    return str(http.state.request_id)
 
 
 async def _body(http: Request, max_bytes: int) -> bytes:
@@ -173,7 +186,7 @@ async def _body(http: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str]) -> ChatRequest:
+def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str], request_id: str) -> ChatRequest:
     body = parse_body(raw)
     control = headers.get("cache-control", "").lower()
     no_store = "no-store" in control
@@ -185,6 +198,7 @@ def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str]) -> ChatRe
         lookup=not no_store and "no-cache" not in control,
         store=not no_store,
         max_age_s=float(max_age[1]) if max_age else None,
+        request_id=request_id,
     )
 
 

@@ -104,6 +104,19 @@ def cache_eval(
     _report(evaluate_cache(stream, out, config), json_file)
 
 
+@app.command("cache-pairs")
+def cache_pairs(
+    pairs: Annotated[Path, typer.Argument(help='JSONL rows {"a", "b", "same": 0|1}, and a "kind".')],
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Decide labelled pairs: the same ones that are served and the different ones refused, by kind and by reason."""
+    from app.pair_evaluation import evaluate_pairs
+
+    prepare()
+    _report(evaluate_pairs(pairs, config), json_file)
+
+
 @app.command("route-eval")
 def route_eval(
     prompts: Annotated[Path, typer.Argument(help='JSONL rows {"id", "prompt"}.')],

@@ -31,6 +31,7 @@ class GatewayConfig(Section):
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
+        log_requests: Whether each request gets a line in the log: what was decided, never what was said.
     """
 
     tenants: TenantsConfig = OpenTenants()
@@ -41,6 +42,7 @@ class GatewayConfig(Section):
     auto_models: tuple[str, ...] = ("auto",)
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
+    log_requests: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -379,7 +379,8 @@ class TrafficController:
             self._auditor.hit(call.request, call.key, lookup)
         saved = cost_usd(completion.usage, self._baseline)
         latency_s = self._clock() - call.started
-        return Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
+        outcome = Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
+        return replace(outcome, tenant=call.request.tenant, request_id=call.request.request_id)
 
     def _answered(
         self,
@@ -394,7 +395,8 @@ class TrafficController:
         cost = cost_usd(completion.usage, self._prices[completion.target])
         saved = cost_usd(completion.usage, self._baseline) - cost
         latency_s = self._clock() - call.started
-        return Outcome(completion, tier.name, call.lookup, score, attempts, cost, saved, latency_s, route, finished)
+        outcome = Outcome(completion, tier.name, call.lookup, score, attempts, cost, saved, latency_s, route, finished)
+        return replace(outcome, tenant=call.request.tenant, request_id=call.request.request_id)
 
     def _end(self, outcome: Outcome) -> Outcome:
         self._on_end(outcome)

@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from app.cache import CacheConfig, RedisConfig, RedisSemanticCache, RedisStore, cache_key
-from app.cache.calibration import BUNDLED, calibrate, evidences, upper_bound
+from app.cache.calibration import BUNDLED, calibrate, evidences, interval
 from app.cache.pairs import read_pairs
 from app.cache.semantic import model_names
-from app.cache.volatile import uncacheable
 from app.config import GatewayConfig, read_serve_file
 from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
+from app.local_cache import LocalCache, question
 from app.routing import plan
-from app.schema import CacheEntry, CacheKey, CacheLookup, Completion
 
 _BLOCK = 64  # prompts scored at once
 _FIXED = (0.80, 0.90, 0.92, 0.95)  # cosines at which caches are customarily cut
@@ -44,9 +41,9 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
         config_file: Whose cache to use; its Redis is a fresh one.
 
     Returns:
-        Requests, hits, hit rate and the lookup's median and 95th percentile in ms. If the rows have a `class`, whose
-        members may share an answer, also the wrong hits as a share of the hits with their 95 % interval, and beside
-        them what fixed cosine thresholds make of the same stream with the same encoder.
+        Requests, hits, hit rate, the lookup's median and 95th percentile in ms, and those of its stages. If the rows
+        have a `class`, whose members may share an answer, also the wrong hits as a share of the hits with their 95 %
+        interval, and beside them what fixed cosine thresholds make of the same stream with the same encoder.
 
     Raises:
         ConfigError: The configuration or a row cannot be read.
@@ -54,7 +51,7 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
     rows = _rows(stream)
     config = read_serve_file(config_file).config
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder), persistent=False) as redis:
-        decisions = asyncio.run(_play(rows, config, redis.url))
+        decisions, stages = asyncio.run(_play(rows, config, redis.url))
     _write(out, decisions)
     times = [row["ms"] for row in decisions]
     hits = sum(row["hit"] for row in decisions)
@@ -64,6 +61,7 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
         "hit_rate": round(hits / len(rows), 4),
         "lookup_p50_ms": round(statistics.median(times), 3),
         "lookup_p95_ms": round(float(np.percentile(times, 95)), 3),
+        "stages": stages,
     }
     if all("class" in row for row in rows):
         group = {row["id"]: row["class"] for row in rows}
@@ -74,10 +72,8 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
 
 
 def _judged(wrong: int, hits: int) -> dict[str, Any]:
-    """Return the share of wrong hits, with a two-sided 95 % interval (Clopper and Pearson)."""
-    low = 1 - upper_bound(hits - wrong, hits, 0.975) if wrong else 0.0
-    interval = [round(low, 4), round(upper_bound(wrong, hits, 0.975), 4)]
-    return {"wrong_hits": wrong, "wrong_share": round(wrong / hits, 4) if hits else 0.0, "wrong_share_95": interval}
+    share = round(wrong / hits, 4) if hits else 0.0
+    return {"wrong_hits": wrong, "wrong_share": share, "wrong_share_95": interval(wrong, hits)}
 
 
 def _fixed_thresholds(rows: Sequence[dict[str, Any]], config: GatewayConfig) -> dict[str, Any]:
@@ -105,29 +101,18 @@ def _fixed_thresholds(rows: Sequence[dict[str, Any]], config: GatewayConfig) -> 
     return result
 
 
-async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url: str) -> list[dict[str, Any]]:
-    embedder = config.cache.embedder.build()
-    verifier = config.cache.verifier.build()
-    store = RedisConfig(timeout_s=5).build(config.cache.limits, redis_url)
-
-    async def embed(text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = embedder.embed([text])[0]
-        return vector
-
-    async def verify(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        return verifier.verify(pairs)
-
-    space = model_names(embedder.space, verifier.name)
-    cache = RedisSemanticCache(config.cache, store, embed, verify, space, config.cache.threshold_for(space))
+async def _play(
+    rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url: str
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    cache = LocalCache(config.cache, redis_url)
     decisions = []
     for row in track(rows, "cache-eval", console=_CONSOLE):
-        body = {"model": "auto", "messages": [{"role": "user", "content": row["prompt"]}]}
-        key = cache_key(body, "evaluation")
+        key = question(row["prompt"])
         started = time.perf_counter()
-        lookup = await _look_up(key, store, cache, config.cache)
+        lookup = await cache.lookup(key)
         ms = 1e3 * (time.perf_counter() - started)
         if lookup.status == "miss":
-            await store.put(key, CacheEntry(key.text, Completion({"id": row["id"]}, "none"), "none"), lookup.embedding)
+            await cache.keep(key, row["id"], lookup.embedding)
         decisions.append(
             {
                 "id": row["id"],
@@ -139,16 +124,8 @@ async def _play(rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url
                 "ms": round(ms, 3),
             }
         )
-    await store.close()
-    return decisions
-
-
-async def _look_up(key: CacheKey, store: RedisStore, cache: RedisSemanticCache, config: CacheConfig) -> CacheLookup:
-    """Look up as the gateway does: not at all, exactly, by meaning."""
-    if refusal := uncacheable(key.text, config.uncacheable):
-        return CacheLookup("bypass", refusal)
-    exact = await store.get(key)
-    return CacheLookup("hit", "exact", 1.0, None, exact) if exact else await cache.lookup(key)
+    await cache.close()
+    return decisions, cache.stages()
 
 
 def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class ChatRequest:
         lookup: False when the client sent `Cache-Control: no-cache` or `no-store`.
         store: False when the client sent `Cache-Control: no-store`.
         max_age_s: Oldest stored answer that the client takes, by `Cache-Control: max-age`.
+        request_id: The client's own name of it, or one made for it.
     """
 
     body: Mapping[str, Any]
@@ -28,6 +29,7 @@ class ChatRequest:
     lookup: bool = True
     store: bool = True
     max_age_s: float | None = None
+    request_id: str = ""
 
     @property
     def model(self) -> str:
@@ -141,6 +143,8 @@ class Outcome:
         latency_s: From the parsed request to the answer; of a stream, to its end.
         route: Why this tier: `cache`, `score`, `pinned`, or `unclassified` when the classifier was down.
         finished: False for a stream that broke off.
+        tenant: Who asked,
+        request_id: and the request's name.
     """
 
     completion: Completion
@@ -153,6 +157,8 @@ class Outcome:
     latency_s: float
     route: str
     finished: bool = True
+    tenant: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,12 +142,22 @@ def identity() -> dict[str, Any]:
 
 
 def fresh(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a stored completion under an id and a time of its own, its prompt tokens marked as cached."""
+    """Copy a stored completion under an id and a time of its own, its prompt tokens marked as cached.
+
+    Calls of tools get ids of their own too: a conversation that is answered twice from the same entry has both in it.
+    """
     copy = {**body, **identity()}
+    if any(choice["message"].get("tool_calls") for choice in body["choices"]):
+        copy["choices"] = [{**choice, "message": _recalled(choice["message"])} for choice in body["choices"]]
     if usage := body.get("usage"):
         details = {**(usage.get("prompt_tokens_details") or {}), "cached_tokens": usage.get("prompt_tokens", 0)}
         copy["usage"] = {**usage, "prompt_tokens_details": details}
     return copy
+
+
+def _recalled(message: Mapping[str, Any]) -> dict[str, Any]:
+    calls = [{**call, "id": f"call_{uuid.uuid4().hex[:24]}"} for call in message.get("tool_calls") or ()]
+    return {**message, "tool_calls": calls} if calls else dict(message)
 
 
 def chunks_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -159,12 +169,9 @@ def chunks_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "model": body.get("model"),
     }
     for choice in body["choices"]:
-        message = choice["message"]
-        delta: dict[str, Any] = {"role": "assistant", "content": message.get("content") or ""}
-        if message.get("refusal"):
-            delta["refusal"] = message["refusal"]
-        if message.get("tool_calls"):
-            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(message["tool_calls"])]
+        delta = dict(choice["message"])  # with what a provider adds, such as `annotations` or `reasoning_content`
+        if delta.get("tool_calls"):
+            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(delta["tool_calls"])]
         piece = {"index": choice["index"], "delta": delta, "finish_reason": None}
         if choice.get("logprobs"):
             piece["logprobs"] = choice["logprobs"]
@@ -205,9 +212,10 @@ class ChunkAssembler:
 
     @staticmethod
     def _add_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
-        for key in ("content", "refusal"):
-            if delta.get(key):
-                message[key] = (message.get(key) or "") + delta[key]
+        for key, piece in delta.items():
+            if piece and key not in ("role", "tool_calls"):
+                grows = isinstance(piece, str | list) and type(message.get(key)) is type(piece)
+                message[key] = message[key] + piece if grows else piece
         for piece in delta.get("tool_calls") or ():
             calls = message.setdefault("tool_calls", [])
             index = piece.get("index", 0)  # some compatible APIs leave it out

@@ -13,9 +13,10 @@ from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.errors import CacheUnavailableError
-from app.schema import PartStatus
+from app.errors import CacheUnavailableError, GatewayError
+from app.schema import Outcome, PartStatus
 from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
+from deployments.request_log import RequestLog
 from deployments.telemetry import Telemetry, prometheus
 
 
@@ -41,13 +42,14 @@ class Ingress:
         self._stand_ins = config.stand_ins()
         self._store = config.redis.build(config.cache.limits) if config.redis else None
         self._telemetry = Telemetry(config.cache.audit.confidence)
+        self._log = RequestLog() if config.log_requests else None
         self._controller = TrafficController(
             config,
             self._store,
             RemoteCache(cache) if cache else None,
             RemoteClassifier(classifier),
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
-            self._telemetry.record,
+            self.record,
             bounds=self._bounds(),
             on_audit=self._telemetry.record_audit,
             relay=self._store.relay() if self._store else None,
@@ -60,7 +62,7 @@ class Ingress:
             self._config.tenants.build(),
             self.parts,
             prometheus,
-            self._telemetry.record_error,
+            self.record_error,
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
         )
@@ -70,6 +72,18 @@ class Ingress:
         if self._store is None:
             return None
         return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence)
+
+    def record(self, outcome: Outcome) -> None:
+        """Count an answered request and write its line."""
+        self._telemetry.record(outcome)
+        if self._log:  # once the answer is on its way: a line costs some 30 microseconds
+            asyncio.get_running_loop().call_soon(self._log.record, outcome)
+
+    def record_error(self, error: GatewayError) -> None:
+        """Count a failure that a client saw and write its line."""
+        self._telemetry.record_error(error)
+        if self._log:
+            self._log.record_error(error)
 
     async def parts(self) -> Sequence[PartStatus]:
         """Ask every part for its state."""

@@ -247,8 +247,9 @@ def words_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Cut a completion of one choice into chunks of a word each, and the finish and the usage at the end."""
     first, *rest = chunks_of(body)
     piece = first["choices"][0]
-    for word in re.findall(r"\S+\s*", piece["delta"]["content"]) or [""]:
-        yield {**first, "choices": [{**piece, "delta": {**piece["delta"], "content": word}}]}
+    opening, *words = re.findall(r"\S+\s*", piece["delta"]["content"] or "") or [""]
+    for delta in ({**piece["delta"], "content": opening}, *({"content": word} for word in words)):
+        yield {**first, "choices": [{**piece, "delta": delta}]}
     yield from rest
 
 

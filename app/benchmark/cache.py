@@ -7,22 +7,23 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cache import CacheConfig, RedisConfig, RedisSemanticCache, RedisStore
-from app.cache.semantic import model_names
+from app.cache import CacheConfig, RedisConfig, RedisStore
 from app.embedded_redis import EmbeddedRedis
-from app.embedding import OnnxEmbedderConfig
-from app.schema import CacheEntry, CacheKey, Completion, Embedding
+from app.local_cache import LocalCache, question
+from app.schema import CacheKey, Embedding
 
-T = TypeVar("T")
 _BLOCK = 100  # entries written at once
 _LOOKUPS = 300
+_QUANTISED = 0.01  # Redis keeps vectors as int8, so as near as that is right
+_ANSWER = "An answer of some length, as a model gives to such a question. " * 8
 _VERBS = "store clean repair sell paint carry test label order recycle weigh insure rent ship sharpen polish".split()
 _THINGS = (
     "bicycle kettle ladder drill tent guitar camera boiler carpet violin kayak printer mirror helmet oven lamp".split()
@@ -32,6 +33,8 @@ _TIMES = "in winter|before a move|after a flood|on a budget|without tools|for a 
     "|"
 )
 
+_PARTS = list(itertools.product(_VERBS, _THINGS, ["in the"], _PLACES, _TIMES))
+
 
 def measure(entries: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Fill one scope of an embedded Redis, and look up stored texts, reworded.
@@ -40,7 +43,7 @@ def measure(entries: int, say: Callable[[str], None]) -> dict[str, Any]:
     more entries than such texts, a text is stored again with its vector turned a little, at random.
 
     Returns:
-        `lookup_ms` and `stages_ms` as percentiles, `bytes_per_entry`, `entries_per_s`, and `recall_at_1` of the search
+        `lookup_ms` as percentiles, `stages`, `bytes_per_entry`, `entries_per_s`, and `recall_at_1` of the search
         against comparing with every vector.
     """
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder), persistent=False) as redis:
@@ -49,52 +52,38 @@ def measure(entries: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 async def _measure(entries: int, url: str, say: Callable[[str], None]) -> dict[str, Any]:
     config = CacheConfig(max_entries=entries)
-    embedder, verifier = OnnxEmbedderConfig(threads=1).build(), config.verifier.build()
-    space = model_names(embedder.space, verifier.name)
-    store = RedisConfig(timeout_s=30).build(config.limits, url)
-    before = await _used_memory(store)
+    embedder = config.embedder.build()
     say("embedding the texts")
-    texts = [" ".join(words) for words in itertools.product(_VERBS, _THINGS, _PLACES, _TIMES)]
-    texts = [f"How do I {verb} a {rest}?" for verb, _, rest in (text.partition(" ") for text in texts)][:entries]
+    texts = [f"How do I {verb} a {' '.join(rest)}?" for verb, *rest in _PARTS][:entries]
     vectors = np.vstack([embedder.embed(texts[i : i + 512]) for i in range(0, len(texts), 512)])
+    cache, redis = LocalCache(config, url), RedisConfig(timeout_s=30).build(url=url)
+    before = await _used_memory(redis)
     started = time.perf_counter()
-    stored = await _fill(store, space, texts, vectors, entries, say)
+    stored = await _fill(cache, texts, vectors, entries, say)
     filled_s = time.perf_counter() - started
-    size = (await _used_memory(store) - before) / entries
-    stages: dict[str, list[float]] = {"embed": [], "search": [], "fetch": [], "verify": []}
-
-    async def embed(text: str) -> NDArray[np.float32]:
-        return np.asarray(embedder.embed([text])[0], np.float32)
-
-    async def verify(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        return verifier.verify(pairs)
-
-    store.nearest = _timed(store.nearest, stages["search"])  # type: ignore[method-assign]
-    store.fetch = _timed(store.fetch, stages["fetch"])  # type: ignore[method-assign]
-    cache = RedisSemanticCache(
-        config,
-        store,
-        _timed(embed, stages["embed"]),
-        _timed(verify, stages["verify"]),
-        space,
-        config.threshold_for(space),
-    )
+    size = (await _used_memory(redis) - before) / entries
     draw = np.random.default_rng(1)
     asked = [texts[i].replace("How do I", "What is the way to") for i in draw.integers(0, len(texts), _LOOKUPS)]
     times, found, hits = [], 0, 0
     for text in asked:
         started = time.perf_counter()
-        lookup = await cache.lookup(_key(text))
+        lookup = await cache.lookup(question(text))
         times.append(1e3 * (time.perf_counter() - started))
         hits += lookup.status == "hit"
-        vector = np.frombuffer(lookup.embedding.vector, "<f4") if lookup.embedding else np.zeros(1)
-        # Redis keeps int8, so as near as that is right
-        found += lookup.similarity is not None and lookup.similarity >= float((stored @ vector).max()) - 0.01
-    await store.close()
+        assert lookup.embedding is not None
+        nearest = float((stored @ np.frombuffer(lookup.embedding.vector, "<f4")).max())
+        found += lookup.similarity is not None and lookup.similarity >= nearest - _QUANTISED
+    await cache.close()
+    await redis.close()
+    p95, p99 = np.percentile(times, [95, 99])
     return {
         "entries": entries,
-        "lookup_ms": _percentiles(times),
-        "stages_ms": {stage: _percentiles(taken) for stage, taken in stages.items() if taken},
+        "lookup_ms": {
+            "p50": round(statistics.median(times), 2),
+            "p95": round(float(p95), 2),
+            "p99": round(float(p99), 2),
+        },
+        "stages": cache.stages(),
         "hit_rate": round(hits / len(asked), 3),
         "recall_at_1": round(found / len(asked), 3),
         "bytes_per_entry": round(size),
@@ -103,61 +92,28 @@ async def _measure(entries: int, url: str, say: Callable[[str], None]) -> dict[s
 
 
 async def _fill(
-    store: RedisStore,
-    space: str,
-    texts: Sequence[str],
-    vectors: NDArray[np.float32],
-    entries: int,
-    say: Callable[[str], None],
+    cache: LocalCache, texts: Sequence[str], vectors: NDArray[np.float32], entries: int, say: Callable[[str], None]
 ) -> NDArray[np.float32]:
     """Store the texts, and again with turned vectors until there are enough; return all vectors `(entries, dim)`."""
     draw, blocks = np.random.default_rng(0), []
     for start in range(0, entries, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, entries))
-        block = vectors[rows % len(texts)]
-        turned = block + (rows >= len(texts))[:, None] * draw.normal(0, 0.02, block.shape).astype(np.float32)
+        copies = rows >= len(texts)
+        turned = vectors[rows % len(texts)]
+        turned = turned + copies[:, None] * draw.normal(0, 0.02, turned.shape).astype(np.float32)
         turned /= np.linalg.norm(turned, axis=1, keepdims=True)
-        await asyncio.gather(
-            *(
-                store.put(_key(f"{texts[i % len(texts)]}#{i}"), _entry(texts[i % len(texts)]), _embedding(space, row))
-                for i, row in zip(rows.tolist(), turned, strict=True)
-            )
-        )
+        keys = [_copied(question(texts[i % len(texts)]), i // len(texts)) for i in rows.tolist()]
+        embeddings = [Embedding(cache.space, row.astype("<f4").tobytes()) for row in turned]
+        await asyncio.gather(*(cache.keep(key, _ANSWER, row) for key, row in zip(keys, embeddings, strict=True)))
         blocks.append(turned)
         if start % 10_000 == 0:
             say(f"stored {start} of {entries}")
     return np.vstack(blocks).astype(np.float32)
 
 
-def _key(text: str) -> CacheKey:
-    return CacheKey("benchmark", text.encode().hex(), text.partition("#")[0], True)
-
-
-def _entry(text: str) -> CacheEntry:
-    message = {"role": "assistant", "content": f"An answer of some length to the question: {text} " * 8}
-    body = {"id": "x", "created": 0, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    return CacheEntry(text, Completion(body, "none"), "none", "benchmark")
-
-
-def _embedding(space: str, vector: NDArray[np.float32]) -> Embedding:
-    return Embedding(space, vector.astype("<f4").tobytes())
+def _copied(key: CacheKey, number: int) -> CacheKey:
+    return replace(key, entry=f"{key.entry[:-4]}{number:04x}") if number else key
 
 
 async def _used_memory(store: RedisStore) -> int:
     return int((await store.run(lambda client: client.info("memory")))["used_memory"])
-
-
-def _timed(call: Callable[..., Awaitable[T]], times: list[float]) -> Callable[..., Awaitable[T]]:
-    async def timed(*arguments: Any) -> T:
-        started = time.perf_counter()
-        try:
-            return await call(*arguments)
-        finally:
-            times.append(1e3 * (time.perf_counter() - started))
-
-    return timed
-
-
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    p95, p99 = np.percentile(times, [95, 99])
-    return {"p50": round(statistics.median(times), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)}

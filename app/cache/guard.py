@@ -18,6 +18,7 @@ from app.cache.lexicon import (
     ALIASES,
     AMBIGUOUS_UNITS,
     ATTRIBUTES,
+    CASED_UNITS,
     CODE_LANGUAGES,
     FORMATS,
     LANGUAGES,
@@ -36,6 +37,7 @@ _QUOTED = re.compile(r"[\"“”]([^\"“”]{1,200})[\"“”]|(?<!\w)['‘]([^
 _CODE = re.compile(r"(?<!`)`++([^`]+)`+")
 _IDENTIFIER = re.compile(
     r"(?<![\w.])(?:--?[a-zA-Z][\w-]*|\w+(?:\.\w+)*\(\)|[A-Za-z]+_\w+|[a-z]+[A-Z]\w*|(?=[^\W\d]*\d)(?=\d*[A-Za-z_])\w++"
+    r"|[A-Za-z]{1,2}\d*[+-](?![+-])|\d+\+(?![+=])"  # A-, Na+, 18+
     r"|[A-Z]+-\d+|\w+\.(?:py|js|ts|java|cpp|txt|csv|json|yaml|xml|html|css|md|sh|exe|pdf|docx?|xlsx?))(?!\w)"
 )
 _MEASURE = re.compile(r"\d+([a-z]+)", re.IGNORECASE)
@@ -50,6 +52,12 @@ _PIVOTS = frozenset("than to into from over in by before after with".split())
 _SAME_PIVOT = {"into": "to"}
 _UNIT_AT = re.compile(r"(?:(?<=\d)|(?<=\d[ -])|\b(?:in|to|into)\s+)([a-z]+|[%$€£₹¥])(?![a-z])|([$€£₹¥])(?=\s?\d)", re.I)
 _SECOND = re.compile(r"\bsecond(?=[ -](?:\w+est|most|least|best|worst)\b)", re.I)
+_MAY = re.compile(
+    r"\b(?:in|of|since|until|till|during|by|from|early|mid|late|next|last|every|each)[ -]may\b|\bmay,? \d|"
+    r"\d(?:st|nd|rd|th)? (?:of )?may\b",
+    re.I,
+)
+_THE_MONTH = "the month of may"
 _WORDY_NOT = re.compile(r"n['’]t$")
 
 
@@ -61,6 +69,7 @@ class Features:
     words: tuple[str, ...]
     numbers: Counter[str]
     units: frozenset[str]
+    symbols: frozenset[str]
     formulas: frozenset[str]
     code: frozenset[str]
     said: frozenset[str]
@@ -82,6 +91,8 @@ def refusal(cached: str, new: str) -> str | None:
     if a.formulas and b.formulas and a.formulas != b.formulas:
         return "formula"
     if a.units != b.units and ((a.units and b.units) or a.numbers):
+        return "unit"
+    if _lowered(a.symbols - b.symbols) & _lowered(b.symbols - a.symbols):
         return "unit"
     if a.code - b.code - b.said or b.code - a.code - a.said:
         return "code"
@@ -112,10 +123,14 @@ def features(text: str) -> Features:
     code = {_tight(span) for span in _CODE.findall(text)}
     code |= set(_identifiers(_CODE.sub(" ", text)))
     return Features(
-        tokens=frozenset(words) | frozenset(lowered) | (_LANGUAGE_SIGNS & set(text.lower().split())),
+        tokens=frozenset(words)
+        | frozenset(lowered)
+        | (_LANGUAGE_SIGNS & set(text.lower().split()))
+        | ({_THE_MONTH} if _MAY.search(text) else set()),
         words=tuple(words),
         numbers=Counter(_numbers(text)),
         units=frozenset(_units(text, lowered)),
+        symbols=CASED_UNITS.intersection(raw),
         formulas=frozenset("".join(found.lower().split()).translate(_SIGNS) for found in _FORMULA.findall(text)),
         code=frozenset(code),
         said=frozenset(word.strip("`'\"()[].,;:!?") for word in text.lower().split()),
@@ -126,6 +141,10 @@ def features(text: str) -> Features:
         script=_script(text),
         language=_language(lowered),
     )
+
+
+def _lowered(words: frozenset[str]) -> set[str]:
+    return {word.lower() for word in words}
 
 
 def _identifiers(text: str) -> Iterator[str]:
@@ -227,7 +246,7 @@ _STRICT = (
     ("language", frozenset(LANGUAGES)),
     ("code language", frozenset(CODE_LANGUAGES)),
     ("format", frozenset(FORMATS)),
-    ("date", frozenset(MONTHS)),
+    ("date", frozenset({*MONTHS, _THE_MONTH})),
     ("date", frozenset(WEEKDAYS)),
 )
 

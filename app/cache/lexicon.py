@@ -78,6 +78,11 @@ AMBIGUOUS_UNITS = frozenset(
     "years decade decades pound pounds knot knots mi".split()
 )
 
+# Symbols whose case is a matter of meaning: a bit is no byte, a milliwatt no megawatt.
+CASED_UNITS = frozenset(
+    "Kb KB Mb MB Gb GB Tb TB Mbps MBps Gbps GBps mW MW mV MV mA MA mHz MHz mPa MPa mJ MJ mg Mg pA Pa nm Nm".split()
+)
+
 NUMBERS = {
     word: str(i)
     for i, word in enumerate(

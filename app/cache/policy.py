@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from app.cache.semantic import CacheConfig
 from app.cache.volatile import uncacheable
 from app.schema import ChatRequest, Completion
@@ -23,24 +25,33 @@ def _private(request: ChatRequest, config: CacheConfig) -> str | None:
 
 
 def storable(request: ChatRequest, completion: Completion, config: CacheConfig) -> bool:
-    """Whether an answer may serve others: whole, unrefused text without tool calls, to a request that allows it."""
+    """Whether an answer may serve others: whole, unrefused, with tool calls only where they are kept."""
     return (
         request.store
         and _private(request, config) is None
         and bool(completion.body.get("choices"))
-        and all(_whole(choice) for choice in completion.body["choices"])
+        and all(_whole(choice, config.tool_calls) for choice in completion.body["choices"])
     )
 
 
-def _whole(choice: dict[str, Any]) -> bool:
+def _whole(choice: dict[str, Any], tool_calls: bool) -> bool:
     message = choice["message"]
-    return (
-        choice.get("finish_reason") == "stop"
-        and bool((message.get("content") or "").strip())
-        and not message.get("tool_calls")
-        and not message.get("refusal")
-        and not _REFUSAL.match(message["content"])
-    )
+    if message.get("refusal"):
+        return False
+    if calls := message.get("tool_calls"):
+        # "stop" where the request named the function to call
+        return tool_calls and choice.get("finish_reason") in ("tool_calls", "stop") and all(map(_callable, calls))
+    text = message.get("content") or ""
+    return choice.get("finish_reason") == "stop" and bool(text.strip()) and not _REFUSAL.match(text)
+
+
+def _callable(call: dict[str, Any]) -> bool:
+    """Whether a call names a function and its arguments are JSON: a broken one must not be replayed for a day."""
+    try:
+        function = call["function"]
+        return bool(call["id"] and function["name"]) and isinstance(msgspec.json.decode(function["arguments"]), dict)
+    except (KeyError, TypeError, msgspec.DecodeError):
+        return False
 
 
 # Models that decline say so at once; such an answer must not be the answer for a day.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,21 +35,54 @@ def cache_key(body: Mapping[str, Any], tenant: str) -> CacheKey:
 
     The scope covers the tenant, the model asked for, the system prompt, earlier turns, tools, `response_format`
     and every sampling parameter; the text is that of the last turn. Only a user's turn is matched by meaning:
-    the result of a tool is matched exactly.
+    the result of a tool is matched exactly, and so are texts between images, since they belong to their places.
+
+    Two requests that are the same JSON have the same key, in whatever order their fields come; a field that is null is
+    one that is not there, and a parameter of 1.0 is one of 1.
     """
-    *earlier, last = body["messages"]
+    *earlier, last = _with_calls_by_order(body["messages"])
     text = message_text(last)
-    options = {key: value for key, value in body.items() if key not in _NEUTRAL and value is not None}
-    scope = _digest([tenant, options, earlier, _frame(last)])
+    options = {key: _number(value) for key, value in body.items() if key not in _NEUTRAL and value is not None}
+    frame, mixed = _frame(last)
+    scope = _digest([tenant, options, earlier, frame])
     entry = _digest(unicodedata.normalize("NFC", text).strip())
-    return CacheKey(scope, entry, text, semantic=last["role"] == "user" and bool(text.strip()))
+    return CacheKey(scope, entry, text, semantic=last["role"] == "user" and bool(text.strip()) and not mixed)
 
 
-def _frame(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all of a message but its text: who speaks, and images or files in their places."""
-    content = message.get("content")
-    parts = [part if not isinstance(part.get("text"), str) else {**part, "text": ""} for part in _parts(content)]
-    return {**message, "content": parts}
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _with_calls_by_order(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copy messages, their calls of tools named by the order in which they come.
+
+    An id is made anew with each call and says no more than which result is whose; with the ids themselves no second run
+    of a conversation would ever find the answers of the first.
+    """
+    names: dict[Any, str] = {}
+    copies = [{key: value for key, value in message.items() if value is not None} for message in messages]
+    for message in copies:
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [{**call, "id": _name(call.get("id"), names)} for call in calls]
+        if "tool_call_id" in message:
+            message["tool_call_id"] = _name(message["tool_call_id"], names)
+    return copies
+
+
+def _name(call_id: Any, names: dict[Any, str]) -> Any:
+    return names.setdefault(call_id, f"call {len(names)}") if isinstance(call_id, str) else call_id
+
+
+def _frame(message: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return all of a message but its text: who speaks, and images or files in their places.
+
+    Texts between other parts stay in the frame, which the flag says: joined, they would no longer tell their places.
+    """
+    parts = _parts(message.get("content"))
+    texts = sum(isinstance(part.get("text"), str) for part in parts)
+    mixed = 1 < texts < len(parts)
+    blank = [{**part, "text": ""} if isinstance(part.get("text"), str) and not mixed else part for part in parts]
+    return {**message, "content": blank}, mixed
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ class CacheConfig(Section):
         tenants: Limits of some tenants' own.
         sweep_s: How often what has expired is looked for.
         max_temperature: A request above it asks for variety and bypasses the cache.
+        tool_calls: Whether an answer that calls tools is kept too; a replay has call ids of its own.
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
         audit: How the share of wrong hits is kept under its limit.
         coalesce: Whether identical requests in flight share one call.
@@ -61,6 +62,7 @@ class CacheConfig(Section):
     tenants: Mapping[str, TenantLimits] = {}
     sweep_s: PositiveFloat = 60
     max_temperature: NonNegativeFloat = 1.0
+    tool_calls: bool = False
     uncacheable: tuple[re.Pattern[str], ...] = ()
     audit: AuditConfig = AuditConfig()
     coalesce: bool = True

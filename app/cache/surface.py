@@ -32,7 +32,7 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"(?:[ ,.;?-]|(?<!\d)!){0,9}\b"
+    r"(?:[ ,.;?]|(?<=\s)-|(?<!\d)!){0,9}\b"
     r"(?:please|pls|plz|thanks?(?: you)?(?: so much| very much| a lot| in advance)?|thx|ty|cheers|asap)[ .!?]{0,9}$",
     re.IGNORECASE,
 )

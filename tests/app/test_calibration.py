@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.cache.calibration import Calibration, calibrate, evidences, upper_bound
+from app.cache.calibration import Calibration, calibrate, evidences, interval, upper_bound
 from app.cache.decision import SURFACE, evidence
 from app.cache.pairs import Pair
 from app.errors import ConfigError
@@ -45,6 +45,13 @@ def calibrated(
 )
 def test_the_bound_is_that_of_clopper_and_pearson(wrong: int, hits: int, confidence: float, bound: float) -> None:
     assert upper_bound(wrong, hits, confidence) == pytest.approx(bound, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("found", "among", "low", "high"), [(0, 10, 0, 0.3085), (10, 10, 0.6915, 1), (5, 10, 0.1871, 0.8129), (0, 0, 0, 1)]
+)
+def test_the_interval_is_that_of_clopper_and_pearson(found: int, among: int, low: float, high: float) -> None:
+    assert interval(found, among) == [low, high]
 
 
 def test_299_hits_with_none_wrong_are_the_fewest_that_show_less_than_one_percent() -> None:
@@ -102,9 +109,33 @@ def test_too_few_hits_are_refused_with_how_many_it_takes() -> None:
         calibrated([0.9] * 58, [True] * 58, limit=0.05)
 
 
-def test_wrong_hits_at_the_top_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"give more pairs or a higher --max-error-rate"):
-        calibrated([0.95] * 50 + [0.9] * 1000, [False] * 50 + [True] * 1000)
+def test_one_wrong_pair_at_the_top_does_not_end_the_search_before_it_has_begun() -> None:
+    chosen = calibrated([SURFACE] + [0.9] * 298 + [0.8] * 400, [False] + [True] * 698, limit=0.02)
+    assert (chosen.hits, chosen.wrong) == (699, 1)
+
+
+def test_the_first_threshold_tested_does_not_hang_on_the_labels() -> None:
+    found = [0.95] * 10 + [0.9] * 289 + [0.8] * 2000
+    with pytest.raises(ConfigError, match=r"of the 299 hits at 0\.9, .* 3 are wrong, and the bound is 2\.57%"):
+        calibrated(found, [False] * 3 + [True] * 2296)  # at 0.8 the bound would hold
+    assert upper_bound(3, len(found), 0.95) < 0.01
+
+
+def test_wrong_hits_at_the_top_are_refused_with_a_rate_that_would_pass() -> None:
+    found, same = [0.95] * 200 + [0.9] * 1000, [False] * 5 + [True] * 1195
+    with pytest.raises(
+        ConfigError, match=r"higher --max-error-rate \(these pairs would pass at 0\.052: a hint"
+    ) as error:
+        calibrated(found, same, limit=0.02)
+    assert "of the 200 hits at 0.95, " in error.value.message
+    assert calibrated(found, same, limit=0.052).hits == 1200
+    with pytest.raises(ConfigError):
+        calibrated(found, same, limit=0.051)
+
+
+def test_without_any_hit_no_rate_is_hinted_at() -> None:
+    with pytest.raises(ConfigError, match=r"there are 0 hits in all; .* higher --max-error-rate$"):
+        calibrated([-1.0] * 400, [True] * 400)
 
 
 def test_the_models_and_the_digest_of_the_data_are_kept() -> None:

@@ -9,6 +9,7 @@ import pytest
 from app import bundled
 from app.errors import ConfigError
 from app.evaluation import evaluate_cache, evaluate_routing
+from app.pair_evaluation import evaluate_pairs
 
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 
@@ -43,6 +44,64 @@ def test_cache_eval_says_which_earlier_request_served_each(tmp_path: Path) -> No
     assert decisions[2]["similarity"] == 1 > decisions[3]["similarity"] >= 0.6
     assert all(row["ms"] > 0 for row in decisions)
     assert (figures["requests"], figures["hits"], figures["hit_rate"]) == (4, 2, 0.5)
+
+
+@pytest.mark.redis
+def test_cache_eval_says_what_each_stage_of_a_lookup_took(tmp_path: Path) -> None:
+    stream = rows(
+        tmp_path / "in.jsonl",
+        "How do I bake bread?",
+        "How do I bake bread?",
+        "how do i bake bread",
+        "In what way do I bake bread?",
+        "Bake me a cake right now, what time is it?",
+    )
+    stages = evaluate_cache(stream, tmp_path / "out.jsonl", LOCAL)["stages"]
+    reached = {stage: figures["lookups"] for stage, figures in stages.items()}
+    assert reached == {"exact": 4, "embed": 3, "search": 3, "fetch": 3, "rules": 3, "verify": 1}
+    assert all(0 < figures["p50_ms"] <= figures["p95_ms"] < 1000 for figures in stages.values())
+
+
+def pairs_file(file: Path, *pairs: tuple[str, str, int, str]) -> Path:
+    lines = [json.dumps({"a": a, "b": b, "same": same, "kind": kind}) for a, b, same, kind in pairs]
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return file
+
+
+@pytest.mark.redis
+def test_cache_pairs_counts_what_is_served_and_refused_by_kind_and_by_reason(tmp_path: Path) -> None:
+    file = pairs_file(
+        tmp_path / "in.jsonl",
+        ("How do I bake bread?", "how do I bake bread", 1, "surface"),
+        ("How do I bake bread?", "How do I bake bread?", 1, "surface"),
+        ("Who founded the club?", "Name three rivers of Peru.", 1, "label noise"),
+        ("How many grams are in 5 pounds?", "How many grams are in 6 pounds?", 0, "number"),
+        ("How do I bake bread?", "how do I bake bread", 0, "label noise"),
+        ("Where is my parcel?", "Where is my parcel?", 0, "personal"),
+    )
+    figures = evaluate_pairs(file, LOCAL)
+    assert figures["same"] == {"pairs": 3, "served": 2, "share": 0.6667, "share_95": [0.0943, 0.9916]}
+    assert figures["different"] == {"pairs": 3, "refused": 2, "share": 0.6667, "share_95": [0.0943, 0.9916]}
+    assert {kind: counts.keys() for kind, counts in figures["kinds"].items()} == {
+        "label noise": {"same", "different"},
+        "number": {"different"},
+        "personal": {"different"},
+        "surface": {"same"},
+    }
+    assert figures["kinds"]["surface"]["same"]["share"] == 1
+    assert figures["reasons"] == {
+        "exact": {"same": 1, "different": 0},
+        "guard: number": {"same": 0, "different": 1},
+        "no candidate": {"same": 1, "different": 0},
+        "personal": {"same": 0, "different": 1},
+        "surface": {"same": 1, "different": 1},
+    }
+
+
+def test_cache_pairs_refuses_a_file_without_pairs(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("\n", "utf-8")
+    with pytest.raises(ConfigError, match="has no rows"):
+        evaluate_pairs(tmp_path / "in.jsonl", LOCAL)
 
 
 def test_route_eval_scores_each_prompt_and_names_its_tier(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ DIFFER = {
         ("What can I do in 3 days?", "What can I do in 3 weeks?"),
         ("Is 30 °C warm?", "Is 30 °F warm?"),
         ("Is a file of 5 GB big?", "Is a file of 5 MB big?"),
+        ("How many songs fit in 100 MB?", "How many songs fit in 100 Mb?"),
+        ("Is a line of 50 Mbps fast?", "Is a line of 50 MBps fast?"),
+        ("What draws 3 mW?", "What draws 3 MW?"),
     ],
     "code": [
         ("What does `sorted` return?", "What does `reversed` return?"),
@@ -48,6 +51,10 @@ DIFFER = {
         ("Where is MAX_SIZE set?", "Where is MIN_SIZE set?"),
         ("How do I open notes.csv?", "How do I open notes.xlsx?"),
         ("What does parseInt do?", "What does parseFloat do?"),
+        ("Who may get blood of type A+?", "Who may get blood of type A-?"),
+        ("What is a grade of B+?", "What is a grade of B?"),
+        ("How big is the Na+ ion?", "How big is a Na atom?"),
+        ("Which films are for 18+?", "Which films are for 18?"),
         ("Is the boarding at 10am late?", "Is the boarding at 10pm late?"),
     ],
     "quote": [
@@ -76,6 +83,9 @@ DIFFER = {
         ("Is Bali wet in January?", "Is Bali wet in July?"),
         ("Which museums close on Monday?", "Which museums close on Tuesday?"),
         ("Is Bali wet in October?", "Is Bali wet?"),
+        ("Is Bali wet in May?", "Is Bali wet?"),
+        ("Is Bali wet in late may?", "Is Bali wet in late June?"),
+        ("Who was born on 5 May?", "Who was born on day 5?"),
     ],
     "direction": [
         ("Take a bus from Leeds to York", "Take a bus from York to Leeds"),
@@ -142,6 +152,12 @@ SAME = [
     ("How tall are giraffes?", "What height does a giraffe have?"),
     ("Combien de pattes a une araignée dans le jardin ?", "Une araignée a combien de pattes ?"),
     ("Which one is older, the fern or the moss?", "Is the fern older or the moss?"),
+    ("How many songs fit in 100 MB?", "how many songs fit in 100 mb"),
+    ("What draws 3 MW?", "what draws 3 mw?"),
+    ("What is a grade of B+?", "what is a grade of b+"),
+    ("What may happen to glass?", "What might happen to glass?"),
+    ("May I paint glass?", "Can I paint glass?"),
+    ("Pre- and post-war stamps", "Stamps, pre-war and post-war"),
 ]
 
 

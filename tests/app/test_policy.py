@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,31 @@ def test_a_lookup_is_refused_to_who_asks_for_variety_or_for_no_cache(request_: C
 )
 def test_only_whole_answers_in_words_are_stored(completion: Completion, stored: bool) -> None:
     assert storable(chat(), completion, CacheConfig()) is stored
+
+
+def calls(finish_reason: str = "tool_calls", call: dict[str, Any] = CALL, **message: Any) -> Completion:
+    return answer(None, tool_calls=[CALL, call], finish_reason=finish_reason, **message)
+
+
+@pytest.mark.parametrize(
+    ("completion", "stored"),
+    [
+        (calls(), True),
+        (calls("stop"), True),  # the request named the function
+        (answer("Let me look.", tool_calls=[CALL], finish_reason="tool_calls"), True),
+        (answer(), True),
+        (calls("length"), False),
+        (calls("content_filter"), False),
+        (calls(refusal="no"), False),
+        (calls(call={**CALL, "function": {"name": "weather", "arguments": '{"city": "Ber'}}), False),
+        (calls(call={**CALL, "function": {"name": "", "arguments": "{}"}}), False),
+        (calls(call={"type": "function", "function": CALL["function"]}), False),
+        (calls(call={"id": "call_2", "type": "custom", "custom": {"name": "shell", "input": "ls"}}), False),
+        (answer(None, finish_reason="tool_calls"), False),
+    ],
+)
+def test_whole_calls_of_tools_are_stored_where_the_operator_wants_it(completion: Completion, stored: bool) -> None:
+    assert storable(chat(), completion, CacheConfig(tool_calls=True)) is stored
 
 
 @pytest.mark.parametrize(

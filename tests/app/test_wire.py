@@ -8,7 +8,7 @@ import pytest
 from app.errors import ContextLengthError, InvalidRequestError, ModelNotFoundError
 from app.schema import Completion, Usage
 from app.wire import ChunkAssembler, chunks_of, error_body, fresh, last_user_text, parse_body
-from tests.fakes import answer, words_of
+from tests.fakes import USAGE, answer, words_of
 
 USER = {"role": "user", "content": "hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
@@ -182,6 +182,33 @@ def test_a_replayed_completion_has_an_id_of_its_own() -> None:
     assert len({stored["id"], one["id"], two["id"]}) == 3
     assert one["created"] > stored["created"]
     assert one["choices"] == stored["choices"]
+
+
+def test_a_replayed_call_of_a_tool_has_an_id_of_its_own() -> None:
+    stored = answer(None, tool_calls=[CALL, {**CALL, "id": "call_2"}], finish_reason="tool_calls").body
+    calls = [call for _ in range(2) for call in fresh(stored)["choices"][0]["message"]["tool_calls"]]
+    assert len({"call_1", "call_2", *(call["id"] for call in calls)}) == 6
+    assert [{**call, "id": "call_1"} for call in calls] == [CALL] * 4
+    assert stored["choices"][0]["message"]["tool_calls"][0] == CALL
+
+
+def test_the_prompt_of_a_replayed_completion_is_marked_as_cached() -> None:
+    assert fresh(answer().body)["usage"] == {**USAGE, "prompt_tokens_details": {"cached_tokens": 100}}
+    with_details = {**answer().body, "usage": {**USAGE, "prompt_tokens_details": {"audio_tokens": 7}}}
+    assert fresh(with_details)["usage"]["prompt_tokens_details"] == {"audio_tokens": 7, "cached_tokens": 100}
+
+
+def test_what_a_provider_adds_to_a_message_survives_a_stream() -> None:
+    source = {"type": "url_citation", "url_citation": {"url": "https://example.com"}}
+    body = answer("Bern.", annotations=[source], reasoning_content="The capital, so Bern.").body
+    assert assembled(list(chunks_of(body))) == body
+
+    def chunk(**delta: Any) -> dict[str, Any]:
+        return {"id": "1", "choices": [{"index": 0, "delta": delta}]}
+
+    pieces = [chunk(reasoning_content="So "), chunk(reasoning_content="Bern."), chunk(annotations=[source])] * 2
+    message = assembled(pieces)["choices"][0]["message"]
+    assert (message["reasoning_content"], message["annotations"]) == ("So Bern." * 2, [source] * 2)
 
 
 def test_a_completion_that_does_not_name_its_model_is_replayed_all_the_same() -> None:

@@ -47,6 +47,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         raw = yaml.safe_load(LOCAL.read_text("utf-8"))
         raw["http_options"]["port"] = free_port()
         arguments = raw["applications"][0]["args"]
+        arguments["cache"]["tool_calls"] = True
         arguments["tenants"] = {"kind": "keys", "file": str(folder / "tenants.keys")}
         arguments["cache"] = {**arguments.get("cache", {}), "audit": {"share": 1.0}}
         arguments["tiers"][1]["targets"][0] |= {"base_url": upstream.url, "api_key_env": None}

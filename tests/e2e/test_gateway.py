@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import urllib.request
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,13 +150,49 @@ def test_a_wrong_answer_is_evicted_by_feedback(gateway: Gateway) -> None:
     assert ask(gateway.client(), "Who waters the office plants?")[1]["cache"] == "miss"
 
 
-def test_no_other_tenant_system_prompt_or_schema_is_ever_hit(gateway: Gateway) -> None:
+def test_the_same_text_in_another_scope_never_gets_the_answer_of_this_one(gateway: Gateway) -> None:
     text = "Which colour is the delivery van?"
-    stored(gateway, text)
+    user = {"role": "user", "content": text}
+    earlier = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-    assert ask(gateway.client("globex"), text)[1]["cache"] == "miss"
-    assert ask(gateway.client(), text, system="Answer in French.")[1]["cache"] == "miss"
-    assert ask(gateway.client(), text, response_format=schema)[1]["cache"] == "miss"
+    tool = {"type": "function", "function": {"name": "paint", "parameters": {"type": "object", "properties": {}}}}
+    scopes: dict[str, tuple[str, dict[str, Any]]] = {
+        "plain": ("acme", {}),
+        "another tenant": ("globex", {}),
+        "a system prompt": ("acme", {"system": "Answer in French."}),
+        "another system prompt": ("acme", {"system": "Answer in french."}),
+        "a developer prompt": ("acme", {"messages": [{"role": "developer", "content": "Answer in French."}, user]}),
+        "earlier turns": ("acme", {"messages": [*earlier, user]}),
+        "other earlier turns": ("acme", {"messages": [earlier[0], {**earlier[1], "content": "Hello!"}, user]}),
+        "a name": ("acme", {"messages": [{**user, "name": "alice"}]}),
+        "a schema": ("acme", {"response_format": schema}),
+        "any JSON": ("acme", {"response_format": {"type": "json_object"}}),
+        "a temperature": ("acme", {"temperature": 0.7}),
+        "no variety": ("acme", {"temperature": 0}),
+        "a seed": ("acme", {"seed": 1}),
+        "more tokens": ("acme", {"max_tokens": 17}),
+        "tools": ("acme", {"tools": [tool]}),
+        "tools not to be called": ("acme", {"tools": [tool], "tool_choice": "none"}),
+        "another model": ("acme", {"model": "gpt-4o-mini"}),
+        "an option nobody knows": ("acme", {"extra_body": {"invented_tomorrow": 1}}),
+    }
+
+    def asked(name: str) -> tuple[Any, str]:
+        tenant, options = scopes[name]
+        completion, headers = ask(gateway.client(tenant), text, **options)
+        return completion.choices[0].message, headers["cache"]
+
+    before = gateway.upstream.script
+    try:
+        for name in scopes:
+            gateway.upstream.script = Script(text=json.dumps({"scope": name}))
+            assert asked(name)[1] == "miss", name
+    finally:
+        gateway.upstream.script = before
+    for name in scopes:
+        assert eventually(lambda name=name: asked(name)[1] == "hit", 5), name  # type: ignore[misc]
+        replayed = asked(name)[0]
+        assert replayed.tool_calls or json.loads(replayed.content) == {"scope": name}
 
 
 def test_an_answer_stored_from_a_stream_serves_a_plain_request_and_the_reverse(gateway: Gateway) -> None:
@@ -256,6 +293,26 @@ def test_tools_pass_through_to_an_api_tier(gateway: Gateway) -> None:
     assert completion.choices[0].message.tool_calls[0].function.name == "weather"
 
 
+def test_a_call_of_a_tool_is_replayed_whole_and_streamed_under_ids_of_its_own(gateway: Gateway) -> None:
+    tool: Any = {
+        "type": "function",
+        "function": {"name": "station", "parameters": {"type": "object", "properties": {}}},
+    }
+    text = "Look up the weather station of Bern."
+    stored(gateway, text, tools=[tool])
+    whole, headers = ask(gateway.client(), text, tools=[tool])
+    with gateway.client().chat.completions.stream(
+        model="mid", messages=[{"role": "user", "content": text}], max_tokens=16, tools=[tool]
+    ) as stream:
+        streamed: Any = stream.get_final_completion()
+    calls = [completion.choices[0].message.tool_calls[0] for completion in (whole, streamed)]
+    assert headers["cache"] == "hit"
+    assert {call.function.name for call in calls} == {"station"}
+    assert {call.function.arguments for call in calls} == {json.dumps({"echo": text})}
+    assert len({"call_1", *(call.id for call in calls)}) == 3
+    assert [request["messages"][-1]["content"] for request in gateway.upstream.requests].count(text) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "param"),
     [
@@ -302,6 +359,22 @@ def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:
     ask(gateway.client(), "Is anyone counting?")
     names = [f"ray_tierwise_{name}" for name in ("requests", "tokens", "latency_s", "errors")]
     assert eventually(lambda: all(name in metrics_of(gateway) for name in names), 30)
+
+
+def test_every_request_has_a_line_in_the_log_of_its_replica(gateway: Gateway) -> None:
+    name, text = uuid.uuid4().hex, "Who reads the meters in the cellar?"
+    ask(gateway.client(), text, extra_headers={"x-request-id": name})
+
+    def written() -> list[str]:
+        logs = Path("/tmp").glob("tw-*/ray/session_latest/logs/serve/replica_*Ingress*.log")
+        return [
+            line for log in logs for line in log.read_text("utf-8").splitlines() if f'"request_id":"{name}"' in line
+        ]
+
+    assert eventually(lambda: len(written()) == 1, 5)
+    facts = json.loads(written()[0].partition(" -- ")[2])
+    assert (facts["tenant"], facts["tier"], facts["cache"]) == ("acme", "mid", "miss")
+    assert text not in written()[0]
 
 
 def test_a_hundred_real_prompts_are_all_answered(gateway: Gateway) -> None:

@@ -1,0 +1,148 @@
+"""The line of each request, through the real API: what it says, what it leaves out, and that it can be switched off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.api import build_api
+from app.errors import UpstreamError
+from app.schema import CacheLookup, Outcome, PartStatus
+from app.tenants import OpenTenants
+from deployments.ingress import Ingress
+from deployments.request_log import RequestLog
+from tests.fakes import CONFIG, FakeExactCache, FakeProvider, answer, controller
+
+BODY: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "my secret words"}]}
+OUTCOME = Outcome(answer(), "cache", CacheLookup("hit", "exact", 1.0), None, 0, 0.0, 0.0018, 0.0011, "cache")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Catch the lines themselves: Serve's logger passes nothing on to the root."""
+    logger = logging.getLogger("ray.serve.requests")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def lines(log: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    messages = dict.fromkeys(record.getMessage() for record in log.records if record.name == "ray.serve.requests")
+    return [json.loads(message) for message in messages]
+
+
+@pytest.fixture
+def api(cache: FakeExactCache, providers: dict[str, FakeProvider]) -> httpx2.AsyncClient:
+    async def parts() -> Sequence[PartStatus]:
+        return ()
+
+    async def metrics() -> bytes:
+        return b""
+
+    written = RequestLog()
+    gateway = controller(cache, providers, score=0.5, on_end=written.record)
+    tenants = OpenTenants(tenant="acme").build()
+    app = build_api(gateway, CONFIG, tenants, parts, metrics, written.record_error)
+
+    async def stored(response: httpx2.Response) -> None:
+        await gateway.drain()
+
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://gateway", event_hooks={"response": [stored]})
+
+
+async def test_a_line_says_who_asked_what_was_decided_and_what_it_cost(
+    api: httpx2.AsyncClient, log: pytest.LogCaptureFixture
+) -> None:
+    responses = [await api.post("/v1/chat/completions", json=BODY, headers={"x-request-id": i}) for i in ("a", "b")]
+    miss, hit = lines(log)
+    assert miss.pop("latency_ms") > 0
+    assert miss == {
+        "request_id": "a",
+        "tenant": "acme",
+        "tier": "mid",
+        "model": "medium",
+        "route": "score",
+        "cache": "miss",
+        "reason": "exact only",
+        "score": 0.5,
+        "attempts": 1,
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "cost_usd": 0.0002,
+        "saved_usd": 0.0018,
+        "finished": True,
+    }
+    assert (hit["request_id"], hit["cache"], hit["reason"], hit["similarity"]) == ("b", "hit", "exact", 1.0)
+    assert hit["entry"] == responses[1].headers["x-tierwise-cache-entry"]
+
+
+async def test_a_streams_line_is_written_at_its_end_under_the_id_of_its_header(
+    api: httpx2.AsyncClient, log: pytest.LogCaptureFixture
+) -> None:
+    response = await api.post("/v1/chat/completions", json={**BODY, "stream": True})
+    (line,) = lines(log)
+    assert (line["request_id"], line["tenant"]) == (response.headers["x-request-id"], "acme")
+    assert (line["finished"], line["completion_tokens"]) == (True, 50)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"model": "gpt-17"}, {"temperature": "hot"}])
+async def test_nothing_that_was_said_is_logged(
+    api: httpx2.AsyncClient, log: pytest.LogCaptureFixture, fields: dict[str, Any]
+) -> None:
+    await api.post("/v1/chat/completions", json={**BODY, **fields})
+    assert len(lines(log)) == 1
+    assert not any(word in log.text for word in ("secret", "friend", "gpt-17", "hot"))
+
+
+async def test_a_failure_is_a_line_with_its_status_and_a_warning_if_it_is_not_the_clients(
+    api: httpx2.AsyncClient, providers: dict[str, FakeProvider], log: pytest.LogCaptureFixture
+) -> None:
+    for provider in providers.values():
+        provider.error = UpstreamError("you said: my secret words", "fake")
+    response = await api.post("/v1/chat/completions", json=BODY)
+    await api.post("/v1/chat/completions", json={**BODY, "model": "gpt-17"}, headers={"x-request-id": "b"})
+    assert lines(log) == [
+        {
+            "request_id": response.headers["x-request-id"],
+            "tenant": "acme",
+            "status": 503,
+            "type": "service_unavailable",
+        },
+        {
+            "request_id": "b",
+            "tenant": "acme",
+            "status": 404,
+            "type": "invalid_request_error",
+            "code": "model_not_found",
+            "param": "model",
+        },
+    ]
+    levels = [record.levelname for record in log.records if record.name == "ray.serve.requests"]
+    assert list(dict.fromkeys(levels)) == ["WARNING", "INFO"]
+
+
+class Handle:
+    """As much of a DeploymentHandle as it takes to be held."""
+
+    def options(self, **options: Any) -> Handle:
+        return self
+
+
+@pytest.mark.parametrize("log_requests", [True, False])
+async def test_the_lines_can_be_switched_off(log: pytest.LogCaptureFixture, log_requests: bool) -> None:
+    config = CONFIG.model_copy(update={"log_requests": log_requests})
+    handle: Any = Handle()
+    ingress = Ingress(config, None, handle, {tier.name: handle for tier in config.tiers})
+    ingress.record(OUTCOME)
+    ingress.record_error(UpstreamError("no answer", "fake"))
+    assert lines(log) == ([{"status": 502, "type": "upstream_error"}] if log_requests else [])
+    await asyncio.sleep(0)  # the answer's own line comes after the answer
+    assert len(lines(log)) == 2 * log_requests
