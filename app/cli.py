@@ -133,18 +133,21 @@ def route_eval(
 
 @train_app.command("classifier")
 def train_classifier(
-    data: Annotated[Path, typer.Option(help="A folder of JSONL rows with `prompt` and `difficulty`.")],
-    out: Annotated[Path | None, typer.Option(help="Where the head goes; by default, where it is found.")] = None,
+    data: Annotated[list[Path], typer.Option(help="JSONL rows with outcomes: a folder or a file; can be repeated.")],
+    base: Annotated[
+        str | None, typer.Option(help="A Hugging Face encoder, by name or folder; by default the bundled MiniLM.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the model goes; by default, where it is found.")] = None,
     seed: int = 0,
-    epochs: int = 20,
+    passes: Annotated[int, typer.Option(min=1, help="How often.")] = 4,
     json_file: JsonFile = None,
 ) -> None:
-    """Train the difficulty head on prompts with outcomes."""
+    """Fine-tune the encoder that scores difficulty. An interrupted training goes on after its last pass."""
     from app.classifier.encoder import WEIGHTS
     from app.classifier.train import train
 
     prepare()
-    _report(train(data, out or WEIGHTS, seed, epochs, _say), json_file)
+    _report(train(data, out or WEIGHTS, base, seed, passes, say=_say), json_file)
 
 
 @train_app.command("verifier")
@@ -170,6 +173,27 @@ def train_verifier(
         SentenceTransformersConfig(kind="sentence-transformers", model=teacher, threads=threads) if teacher else None
     )
     _report(train(data, out or BUNDLED, pairs, seed, passes, tempering, _say), json_file)
+
+
+@calibrate_app.command("router")
+def calibrate_router(
+    outcomes: Annotated[
+        Path, typer.Argument(help="JSONL rows with `prompt` and what each tier's answer was worth, 0 to 1.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file for `classifier.calibration`.")],
+    quality: Annotated[float, typer.Option(min=0.01, max=0.9999, help="Of the top tier's quality, to keep.")] = 0.95,
+    budget: Annotated[
+        float | None, typer.Option("--budget", min=0, help="USD for 1,000 requests to stay under instead.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the bound.")] = 0.95,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of the cost-quality curve.")] = None,
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Pick the cheapest cut points that keep a share of the top tier's quality, by its lower confidence bound."""
+    from app.router_evaluation import calibrate
+
+    _report(calibrate(outcomes, quality, budget, confidence, out, plot, config), json_file)
 
 
 @calibrate_app.command("cache")

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
+from app.classifier.calibration import RouterCalibration
 from app.errors import ConfigError
 from app.pricing import Price
 from app.routing import TierConfig
@@ -59,6 +60,10 @@ class GatewayConfig(Section):
         for name, price in [item for tier in self.tiers for item in tier.models().items()]:
             if price != self.prices()[name]:
                 raise ValueError(f"tiers: `{name}` has two prices; give both the same")
+        if self.classifier.calibration is not None and self.classifier.calibration.expanduser().is_file():
+            made_for = RouterCalibration.load(self.classifier.calibration.expanduser()).max_scores
+            if list(made_for) != scores:
+                raise ValueError(f"classifier.calibration: was made for tiers with `max_score` {list(made_for)}")
         judge = self.cache.audit.judge
         if judge is not None and judge not in (*names, *self.prices()):
             raise ValueError(f"cache.audit.judge: `{judge}` is neither a tier nor one of the models")

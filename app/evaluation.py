@@ -144,8 +144,7 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
     """
     rows = _rows(prompts)
     config = read_serve_file(config_file).config
-    encoder = config.classifier.encoder.model_copy(update={"threads": os.cpu_count() or 1})
-    classifier = config.classifier.model_copy(update={"encoder": encoder}).build()
+    classifier = config.classifier.model_copy(update={"threads": os.cpu_count() or 1}).build()
     started = time.perf_counter()
     scored = []
     for start in track(range(0, len(rows), _BLOCK), "route-eval", console=_CONSOLE):

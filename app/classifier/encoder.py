@@ -1,83 +1,142 @@
-"""Difficulty from a sentence encoder, a few features of the text's form, and a trained head."""
+"""Difficulty from a fine-tuned sentence encoder and a few features of the text's form."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from app.bundled import resolve
-from app.embedding import OnnxEmbedder, OnnxEmbedderConfig
+from app.classifier.calibration import RouterCalibration
+from app.embedding.onnx import OnnxEncoder, open_graph
 from app.errors import ConfigError
 from app.section import Section
 
-WEIGHTS = Path(__file__).with_name("weights") / "head.npz"
+WEIGHTS = Path(__file__).with_name("weights")
+MAX_TOKENS = 256
 
 _WORD = re.compile(r"\w+")
 _FORMULA = re.compile(r"[\\^=<>∑∫√≤≥±]|\d\s*[+*/-]\s*\d")
 _CODE = re.compile(r"```|[{};]\s*$|\bdef |\bclass |\bSELECT\b|=>|\(\)", re.MULTILINE)
 FEATURES = 6
+# What the graph gives for a text, as logits.
+OUTPUTS = ("beyond_small", "beyond_mid", "small_fails", "mid_fails", "gain", "benchmark")
+
+Array = NDArray[np.float32]
 
 
 class ClassifierConfig(Section):
-    """A head trained by `tierwise train classifier` and the encoder it was trained on."""
+    """A folder made by `tierwise train classifier`: `classifier.int8.onnx`, `tokenizer.json` and `card.json`.
+
+    Attributes:
+        calibration: A file made by `tierwise calibrate router`: its cut points become the tiers' `max_score`.
+    """
 
     kind: Literal["encoder"] = "encoder"
-    head: str = "bundled"
-    encoder: OnnxEmbedderConfig = OnnxEmbedderConfig()
+    model: str = "bundled"
+    threads: PositiveInt = 1
+    calibration: Path | None = None
 
     def build(self) -> EncoderClassifier:
-        """Load the encoder and the head.
+        """Load the graph; a replica does so once.
 
         Raises:
-            ConfigError: The head is missing, or was trained on another encoder.
+            ConfigError: The folder is missing or has other files, or the calibration is another classifier's.
         """
-        path = WEIGHTS if self.head == "bundled" else Path(resolve(self.head)).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"classifier.head: there is no file `{path}`; make one with `tierwise train classifier`")
-        with np.load(path, allow_pickle=False) as file:
-            weights = {name: file[name] for name in file.files}
-        encoder = self.encoder.build()
-        if inputs(encoder, [""]).shape[1:] != weights["mean"].shape:
-            raise ConfigError(f"classifier.head: `{self.head}` was not trained on the encoder `{self.encoder.model}`")
-        return EncoderClassifier(encoder, weights)
+        folder = WEIGHTS if self.model == "bundled" else Path(resolve(self.model)).expanduser()
+        graph, vocabulary, card = (folder / name for name in ("classifier.int8.onnx", "tokenizer.json", "card.json"))
+        for file in (graph, vocabulary, card):
+            if not file.is_file():
+                raise ConfigError(
+                    f"classifier.model: there is no `{file.name}` in `{folder}`; `tierwise train classifier` makes it"
+                )
+        try:
+            scale = Scale.of(json.loads(card.read_text("utf-8"))["scale"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"classifier.model: `{card}` has no readable `scale`") from error
+        name = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
+        encoder = open_graph(graph, vocabulary, self.threads, MAX_TOKENS)
+        return EncoderClassifier(encoder, scale, name, self._calibrated(name))
+
+    def _calibrated(self, name: str) -> RouterCalibration | None:
+        if self.calibration is None:
+            return None
+        calibration = RouterCalibration.load(self.calibration.expanduser())
+        if calibration.classifier != name:
+            raise ConfigError(
+                f"classifier.calibration: `{self.calibration}` was made with the classifier {calibration.classifier}, "
+                f"not {name}; run `tierwise calibrate router` again"
+            )
+        return calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Maps the graph's outputs to a difficulty in [0, 1].
+
+    There are two opinions: what the task asks for, and whether weak models were seen to fail on questions like it,
+    which is the one that counts for a question as benchmarks have them. Each is mapped piecewise linearly, so that 0.3
+    and 0.7 separate the tiers best on held-out prompts of its kind.
+
+    Attributes:
+        task: `(2, points)`, mean logit of the task's two outputs and the score it stands for; both rising.
+        outcome: The same for the outcomes' three outputs.
+    """
+
+    task: Array
+    outcome: Array
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Scale:
+        """Read a scale as the card has it."""
+        return cls(np.array(fields["task"], np.float32), np.array(fields["outcome"], np.float32))
+
+    def scores(self, outputs: Array) -> Array:
+        """Return the difficulty of each row of `OUTPUTS`, `(n,)`."""
+        asked = np.interp(task_logit(outputs), *self.task)
+        seen = np.interp(outcome_logit(outputs), *self.outcome)
+        share = 1 / (1 + np.exp(-outputs[:, OUTPUTS.index("benchmark")]))
+        return np.asarray((1 - share) * asked + share * seen, np.float32)
+
+
+def task_logit(outputs: Array) -> Array:
+    """Average what says how much the task asks for, `(n,)`."""
+    return np.asarray(outputs[:, 0:2].mean(axis=1), np.float32)
+
+
+def outcome_logit(outputs: Array) -> Array:
+    """Average what says whether weak models fail, and strong ones do better, `(n,)`."""
+    return np.asarray(outputs[:, 2:5].mean(axis=1), np.float32)
 
 
 class EncoderClassifier:
-    """Scores prompts; two layers over the encoder's embedding and the features of `text_features`.
+    """Scores prompts; `name` changes with the weights."""
 
-    Args:
-        weights: `mean` and `scale` `(inputs,)`, `w1` `(inputs, hidden)`, `b1` `(hidden,)`, `w2` `(hidden, 1)`,
-            `b2` `(1,)`, and the rising breakpoints `raw` and `score` `(points,)` that map the head's output to [0, 1].
-    """
-
-    def __init__(self, encoder: OnnxEmbedder, weights: dict[str, NDArray[np.float32]]) -> None:
+    def __init__(
+        self, encoder: OnnxEncoder, scale: Scale, name: str, calibration: RouterCalibration | None = None
+    ) -> None:
+        self.name = name
         self._encoder = encoder
-        self._weights = weights
+        self._scale = scale
+        self._calibration = calibration
 
-    def scores(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def scores(self, prompts: Sequence[str]) -> Array:
         """Score prompts; blocks the calling thread.
 
         Returns:
             `(len(prompts),)`, difficulty in [0, 1].
         """
-        return self.head(inputs(self._encoder, prompts))
-
-    def head(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply the trained head to rows of `inputs`."""
-        w = self._weights
-        hidden = np.tanh((rows - w["mean"]) / w["scale"] @ w["w1"] + w["b1"])
-        raw = (hidden @ w["w2"] + w["b2"])[:, 0]
-        return np.asarray(np.interp(raw, w["raw"], w["score"]), np.float32)
-
-
-def inputs(encoder: OnnxEmbedder, prompts: Sequence[str]) -> NDArray[np.float32]:
-    """Return what the head sees, `(len(prompts), dim + FEATURES)`."""
-    return np.hstack([encoder.embed(prompts), np.array([text_features(p) for p in prompts], np.float32)])
+        features = np.array([text_features(prompt) for prompt in prompts], np.float32)
+        scores = self._scale.scores(self._encoder.run(prompts, features=features))
+        return scores if self._calibration is None else self._calibration.mapped(scores)
 
 
 def text_features(prompt: str) -> list[float]:

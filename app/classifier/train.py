@@ -1,16 +1,18 @@
-"""Trains the head of the encoder classifier on prompts with outcomes. `tierwise train classifier` runs it.
+"""Fine-tunes the encoder that scores difficulty. `tierwise train classifier` runs it.
 
-Targets are soft: the difficulty of a row is the share of the ladder small, mid, large that its outcomes demand.
-Every source weighs the same however many rows it has, so that no benchmark's style is the signal, and the product
-prompts, nearest to real use, weigh as much as all benchmarks together. Their held-out scores also place the two cut
-points: the head's raw output is mapped piecewise linearly so that 0.3 and 0.7 separate the tiers best there.
+The encoder learns two things at once: how much a task asks for, from product prompts with a tier each, and whether
+weak models fail where strong ones do not, from benchmarks with outcomes. A last output tells the two kinds of prompt
+apart, so that each is scored by what was learnt from its like. Every benchmark weighs the same however many rows it
+has, so that no benchmark's style is the signal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -19,159 +21,297 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundled import state_dir
-from app.classifier.encoder import WEIGHTS, ClassifierConfig, inputs
-from app.embedding import OnnxEmbedder
+from app.bundled import minilm_source, state_dir
+from app.classifier.encoder import (
+    FEATURES,
+    MAX_TOKENS,
+    OUTPUTS,
+    WEIGHTS,
+    Array,
+    Scale,
+    outcome_logit,
+    task_logit,
+    text_features,
+)
+from app.embedding.onnx import windowed
 from app.errors import ConfigError
+from app.finetune import batches_of, export_int8, run_pass, run_passes
 
 PRODUCT = Path(__file__).with_name("product_prompts.jsonl")
 # Sources for non-commercial use, or that state no licence: to measure with, not to train shipped weights on.
 MEASURE_ONLY = frozenset({"alpacaeval", "flask", "mixeval", "routerdc7"})
 CUTS = (0.3, 0.7)
 _TIERS = ("small", "mid", "large")
+_HELD_OUT = 0.15
+_PRODUCT_SHARE = 0.3  # of a pass
+_MOST_REPEATS = 4  # of a row in a pass
 
-Array = NDArray[np.float32]
+Target = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
-    """Rows to learn from: `x` `(n, inputs)`, `y` `(n,)` difficulty in [0, 1], `weight` `(n,)`."""
+class Example:
+    """A prompt, and what each of `OUTPUTS` should say of it; None where nothing is known.
 
-    x: Array
-    y: Array
-    weight: Array
+    Attributes:
+        tier: Index of the weakest tier that suffices, if it is known.
+        gain: By how much the strong model beat the weak one, in [-1, 1], if both were seen.
+    """
+
+    prompt: str
+    target: Target
+    tier: int | None = None
+    gain: float | None = None
 
 
 def train(
-    data: Path, out: Path = WEIGHTS, seed: int = 0, epochs: int = 20, say: Callable[[str], None] = print
+    data: Sequence[Path],
+    out: Path = WEIGHTS,
+    base: Path | str | None = None,
+    seed: int = 0,
+    passes: int = 4,
+    rows: int = 16_000,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train on every permitted `*.jsonl` of a folder and on the product prompts, and write the head.
+    """Train on every permitted JSONL file and on the product prompts; write graph, tokenizer and card into a folder.
 
-    Embeddings are kept in the state folder, so an interrupted run goes on where it was.
+    A pass that is done is kept in the state folder, so that an interrupted training goes on after it.
+
+    Args:
+        data: Files, or folders of `*.jsonl`.
+        base: A Hugging Face encoder, by name or folder; by default the bundled one.
+        rows: Of a pass, drawn so that each source has its share.
 
     Returns:
-        The figures that are stored beside the weights.
+        The figures of the card.
 
     Raises:
-        ConfigError: The folder holds no usable rows.
+        ConfigError: There are no usable rows.
     """
-    encoder = ClassifierConfig().encoder.build()
-    files = sorted(file for file in data.glob("*.jsonl") if file.stem not in MEASURE_ONLY)
-    benchmarks: list[Examples] = []
-    for file in files:
-        rows = [(row["prompt"], row["difficulty"]) for row in _read(file) if row.get("difficulty") is not None]
-        if rows:
-            say(f"{file.name}: {len(rows)} prompts")
-            x = _cached_inputs(encoder, [prompt for prompt, _ in rows], say)
-            y = np.array([difficulty for _, difficulty in rows], np.float32)
-            benchmarks.append(Examples(x, y, np.full(len(y), 1 / len(files) / len(y), np.float32)))
-    if not benchmarks:
-        raise ConfigError(f"there are no rows with a `prompt` and a `difficulty` in the *.jsonl of `{data}`")
-    rows = [(row["prompt"], _TIERS.index(row["tier"])) for row in _read(PRODUCT)]
-    tiers = np.array([tier for _, tier in rows])
-    x = _cached_inputs(encoder, [prompt for prompt, _ in rows], say)
-    product = Examples(x, (tiers / 2).astype(np.float32), np.full(len(tiers), 1 / len(tiers), np.float32))
+    import torch
+    from transformers import AutoModel, AutoTokenizer
 
-    held_out = np.empty(len(tiers), np.float32)  # each fold scored by a head that has not seen it
-    for fold in _folds(len(tiers), 5, seed):
-        rest = np.setdiff1d(np.arange(len(tiers)), fold)
-        weights = fit([*benchmarks, _take(product, rest)], seed, epochs)
-        held_out[fold] = _raw(weights, product.x[fold])
-    low, high = best_cuts(held_out, tiers)
-    weights = fit([*benchmarks, product], seed, epochs)
-    raw = _raw(weights, np.vstack([part.x for part in [*benchmarks, product]]))
-    points = [min(float(raw.min()), low - 1), low, high, max(float(raw.max()), high + 1)]
-    weights |= {"raw": np.array(points, np.float32), "score": np.array([0, *CUTS, 1], np.float32)}
+    torch.manual_seed(seed)
+    started = time.monotonic()
+    files = _files(data)
+    sources = {file.stem: _benchmark(file) for file in files}
+    sources = {name: examples for name, examples in sources.items() if examples}
+    if not sources:
+        raise ConfigError(
+            f"there are no rows with outcomes in the *.jsonl of {', '.join(f'`{path}`' for path in data)}"
+        )
+    sources["product"] = [_product(row) for row in _read(PRODUCT)]
+    taught, held_out = _split(sources, seed)
+    for name, examples in sources.items():
+        say(f"{name}: {len(examples)} prompts")
 
-    assigned = (held_out >= low).astype(int) + (held_out >= high)
+    source = base or minilm_source()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    standard = np.array([text_features(example.prompt) for part in taught.values() for example in part], np.float32)
+    model = _router(AutoModel.from_pretrained(source), standard.mean(0), standard.std(0) + 1e-6)
+    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in [*files, PRODUCT]}
+    name = hashlib.blake2b(json.dumps([hashes, str(source), seed, rows]).encode(), digest_size=4).hexdigest()
+
+    def one_pass(number: int) -> None:
+        drawn = _drawn(taught, rows, seed + number)
+        batches = batches_of(drawn, lambda example: min(len(example.prompt), 5 * MAX_TOKENS), 32, seed + number)
+        run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 6e-5 / (number + 1), say)
+
+    run_passes(model, passes, state_dir() / "train" / f"classifier-{name}.pt", one_pass, say)
+    outputs = {name: _outputs(model, tokenizer, part) for name, part in held_out.items()}
+    scale = _scale(held_out, outputs)
+    out.mkdir(parents=True, exist_ok=True)
+    inputs = _encode(tokenizer, ["hello world, how are you", "hello"])
+    export_int8(model, inputs, ("input_ids", "attention_mask"), "logits", out / "classifier.int8.onnx")
+    tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
     card = {
-        "encoder": encoder.space,
+        "base": "all-MiniLM-L6-v2" if base is None else str(base),
         "seed": seed,
-        "epochs": epochs,
-        "data": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in [*files, PRODUCT]},
-        "rows": sum(len(part.y) for part in [*benchmarks, product]),
-        "held_out_product_accuracy": round(float(np.mean(assigned == tiers)), 4),
-        "held_out_product_too_weak": round(float(np.mean(assigned < tiers)), 4),
+        "passes": passes,
+        "rows_a_pass": rows,
+        "data": hashes,
+        "held_out": {name: _figures(part, scale.scores(outputs[name])) for name, part in held_out.items()},
+        "scale": {"task": scale.task.tolist(), "outcome": scale.outcome.tolist()},
+        "minutes": round((time.monotonic() - started) / 60, 1),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(out, **weights)  # type: ignore[arg-type]
-    out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     return card
 
 
-def fit(parts: Sequence[Examples], seed: int, epochs: int, hidden: int = 32) -> dict[str, Array]:
-    """Fit the two layers by weighted cross-entropy against the soft targets."""
-    import torch
-
-    torch.manual_seed(seed)
-    x, y = np.vstack([part.x for part in parts]), np.concatenate([part.y for part in parts])
-    weight = np.concatenate([part.weight for part in parts])
-    mean, scale = x.mean(0), x.std(0) + 1e-6
-    data = [torch.from_numpy(np.ascontiguousarray(a)) for a in ((x - mean) / scale, y, weight / weight.mean())]
-    net = torch.nn.Sequential(
-        torch.nn.Dropout(0.2), torch.nn.Linear(x.shape[1], hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 1)
-    )
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(y)).split(256):
-            rows, target, importance = (part[batch] for part in data)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(net(rows)[:, 0], target, importance)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        schedule.step()
-    first, second = net[1], net[3]
-    tensors = {"w1": first.weight.T, "b1": first.bias, "w2": second.weight.T, "b2": second.bias}
-    return {"mean": mean, "scale": scale, **{k: v.detach().numpy().copy() for k, v in tensors.items()}}
-
-
 def best_cuts(raw: Array, tiers: NDArray[Any]) -> tuple[float, float]:
-    """Return the two cut points with the best mean recall over the tiers 0, 1 and 2."""
-    grid = np.unique(np.quantile(raw, np.linspace(0.05, 0.95, 61)))
+    """Return the cut points with the best mean recall over the tiers 0, 1 and 2; a 2 taken for a 0 counts twice."""
+    grid = np.unique(np.quantile(raw, np.linspace(0.03, 0.97, 81)))
 
-    def recall(cuts: tuple[float, float]) -> float:
+    def worth(cuts: tuple[float, float]) -> float:
         assigned = (raw >= cuts[0]).astype(int) + (raw >= cuts[1])
-        return float(np.mean([np.mean(assigned[tiers == tier] == tier) for tier in range(3)]))
+        recall = [np.mean(assigned[tiers == tier] == tier) for tier in range(3) if (tiers == tier).any()]
+        return float(np.mean(recall) - np.mean(assigned[tiers == 2] == 0))
 
-    low, high = max(combinations([float(cut) for cut in grid], 2), key=recall)
+    low, high = max(combinations([float(cut) for cut in grid], 2), key=worth)
     return low, high
 
 
-def _raw(weights: dict[str, Array], x: Array) -> Array:
-    hidden = np.tanh((x - weights["mean"]) / weights["scale"] @ weights["w1"] + weights["b1"])
-    raw: Array = (hidden @ weights["w2"] + weights["b2"])[:, 0]
-    return raw
+def _files(data: Sequence[Path]) -> list[Path]:
+    found = [file for path in data for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    return [file for file in found if file.stem not in MEASURE_ONLY]
 
 
-def _take(part: Examples, rows: NDArray[Any]) -> Examples:
-    return Examples(part.x[rows], part.y[rows], part.weight[rows])
+def _product(row: Mapping[str, Any]) -> Example:
+    tier = _TIERS.index(row["tier"])
+    return Example(row["prompt"], (float(tier >= 1), float(tier >= 2), None, None, None, 0.0), tier)
 
 
-def _folds(count: int, folds: int, seed: int) -> list[NDArray[Any]]:
-    return np.array_split(np.random.default_rng(seed).permutation(count), folds)
+def _benchmark(file: Path) -> list[Example]:
+    return [example for row in _read(file) if (example := _outcome(row)) is not None]
+
+
+def _outcome(row: Mapping[str, Any]) -> Example | None:
+    """Read a row with outcomes in [0, 1]; with a difficulty alone; or of prompts that were chosen for being hard."""
+    small, mid, large = (row.get(name) for name in _TIERS)
+    weak, strong = (row.get("weak_score", small), row.get("strong_score", large))
+    if weak is not None and strong is not None:
+        gain = float(strong) - float(weak)
+        fails = (None if small is None else 1 - float(small), None if mid is None else 1 - float(mid))
+        tier = _TIERS.index(row["tier"]) if row.get("tier") and row.get("solved") is not False else None
+        return Example(row["prompt"], (None, None, *fails, (1 + gain) / 2, 1.0), tier, gain)
+    if row.get("label") == "selected as hard":
+        return Example(row["prompt"], (1.0, 0.9, None, None, None, 0.0))
+    if (difficulty := row.get("difficulty")) is not None:
+        return Example(row["prompt"], (None, None, float(difficulty), None, float(difficulty), 1.0))
+    return None
+
+
+def _split(
+    sources: Mapping[str, list[Example]], seed: int
+) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+    """Hold out a share of each source; of those without a known tier or gain there is nothing to measure."""
+    taught, held_out = {}, {}
+    for name, examples in sources.items():
+        shuffled = random.Random(seed).sample(examples, len(examples))
+        measurable = any(example.tier is not None or example.gain is not None for example in examples)
+        count = int(_HELD_OUT * len(examples)) if measurable else 0
+        taught[name] = shuffled[count:]
+        if count:
+            held_out[name] = shuffled[:count]
+    return taught, held_out
+
+
+def _drawn(taught: Mapping[str, Sequence[Example]], rows: int, seed: int) -> list[Example]:
+    """Draw a pass: the product prompts' share, and of the others the same number each, no row too often."""
+    rng = random.Random(seed)
+    others = int(rows * (1 - _PRODUCT_SHARE) / max(1, len(taught) - 1))
+    drawn: list[Example] = []
+    for name, examples in taught.items():
+        wanted = int(rows * _PRODUCT_SHARE) if name == "product" else others
+        whole, rest = divmod(min(wanted, _MOST_REPEATS * len(examples)), len(examples))
+        drawn += list(examples) * whole + rng.sample(list(examples), rest)
+    return drawn
+
+
+def _router(encoder: Any, mean: Array, deviation: Array) -> Any:
+    import torch
+
+    class Router(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+            self.hidden = torch.nn.Linear(encoder.config.hidden_size + FEATURES, 96)
+            self.dropout = torch.nn.Dropout(0.1)
+            self.out = torch.nn.Linear(96, len(OUTPUTS))
+            self.register_buffer("mean", torch.from_numpy(mean))
+            self.register_buffer("deviation", torch.from_numpy(deviation))
+
+        def forward(self, input_ids: Any, attention_mask: Any, features: Any) -> Any:
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1)
+            joined = torch.cat([pooled, (features - self.mean) / self.deviation], dim=1)
+            return self.out(self.dropout(torch.nn.functional.gelu(self.hidden(joined))))
+
+    return Router()
+
+
+def _encode(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:
+    import torch
+
+    rows = [windowed(ids, MAX_TOKENS) for ids in tokenizer(list(prompts))["input_ids"]]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    features = torch.tensor([text_features(prompt) for prompt in prompts], dtype=torch.float32)
+    return {"input_ids": ids, "attention_mask": mask, "features": features}
+
+
+def _loss(model: Any, tokenizer: Any, batch: Sequence[Example]) -> Any:
+    import torch
+
+    logits = model(**_encode(tokenizer, [example.prompt for example in batch])).float()
+    known = torch.tensor([[value is not None for value in example.target] for example in batch])
+    target = torch.tensor([[value or 0.0 for value in example.target] for example in batch])
+    # outcomes and rubrics are noisy: smoothing keeps the heads from certainty they have no ground for
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, target * 0.94 + 0.03, reduction="none")
+    return (losses * known).sum() / known.sum()
+
+
+def _outputs(model: Any, tokenizer: Any, examples: Sequence[Example]) -> Array:
+    import torch
+
+    with torch.no_grad():
+        parts = [
+            model(**_encode(tokenizer, [example.prompt for example in examples[i : i + 32]])).float().numpy()
+            for i in range(0, len(examples), 32)
+        ]
+    return np.concatenate(parts)
+
+
+def _scale(held_out: Mapping[str, Sequence[Example]], outputs: Mapping[str, Array]) -> Scale:
+    """Place the customary cut points where they separate the tiers best on prompts of each kind."""
+
+    def points(names: Sequence[str], logit: Callable[[Array], Array]) -> Array:
+        raw = np.concatenate([logit(outputs[name]) for name in names])
+        tiers = [example.tier for name in names for example in held_out[name]]
+        known = np.array([tier is not None for tier in tiers])
+        low, high = best_cuts(raw[known], np.array([tier for tier in tiers if tier is not None]))
+        ends = min(float(raw.min()), low) - 2.0, max(float(raw.max()), high) + 2.0
+        return np.array([[ends[0], low, high, ends[1]], [0, *CUTS, 1]], np.float32)
+
+    benchmarks = [
+        name for name in held_out if name != "product" and any(example.tier is not None for example in held_out[name])
+    ]
+    return Scale(points(["product"], task_logit), points(benchmarks, outcome_logit))
+
+
+def _figures(examples: Sequence[Example], scores: Array) -> dict[str, float]:
+    """Say how well scores place prompts in their tiers, and how they order them by what the strong model gains."""
+    figures: dict[str, float] = {"rows": len(examples)}
+    known = [i for i, example in enumerate(examples) if example.tier is not None]
+    if known:
+        tiers = np.array([examples[i].tier for i in known])
+        assigned = (scores[known] >= CUTS[0]).astype(int) + (scores[known] >= CUTS[1])
+        figures["right_tier"] = round(float(np.mean(assigned == tiers)), 4)
+        figures["hard_to_small"] = round(float(np.mean(assigned[tiers == 2] == 0)), 4)
+    gains = np.array([example.gain for example in examples if example.gain is not None])
+    if len(gains) == len(examples) and gains.sum() > 0:
+        figures["share_of_gain"] = round(_area(scores, gains), 4)
+    return figures
+
+
+def _area(scores: Array, gains: Array) -> float:
+    """Return the mean share of the gain that the hardest x % have, over all x: 0.5 by chance, like APGR."""
+    ordered = np.cumsum(gains[np.argsort(-scores, kind="stable")]) / gains.sum()
+    return float(ordered.mean())
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
-
-
-def _cached_inputs(encoder: OnnxEmbedder, prompts: list[str], say: Callable[[str], None], block: int = 256) -> Array:
-    """Compute the head's inputs block by block, each kept in a file named by what it was made from."""
-    folder = state_dir() / "train"
-    folder.mkdir(parents=True, exist_ok=True)
-    blocks = []
-    for start in range(0, len(prompts), block):
-        texts = prompts[start : start + block]
-        name = hashlib.blake2b("\0".join([encoder.space, *texts]).encode(), digest_size=16).hexdigest()
-        file = folder / f"{name}.npy"
-        if not file.is_file():
-            part = file.with_suffix(".part.npy")
-            np.save(part, inputs(encoder, texts))
-            part.rename(file)
-            say(f"  embedded {start + len(texts)} of {len(prompts)}")
-        blocks.append(np.load(file))
-    return np.vstack(blocks)
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield {**row, "prompt": str(row["prompt"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f'`{file}` line {number} is not a JSON object with a "prompt"') from error

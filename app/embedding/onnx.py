@@ -73,12 +73,15 @@ def open_encoder(folder: Path, name: str | None, precision: Precision, max_token
     for file in (graph, vocabulary):
         if not file.is_file():
             raise ConfigError(f"embedder.model: there is no `{file.name}` in `{folder}`")
+    name = name or hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
+    return OnnxEmbedder(open_graph(graph, vocabulary, threads, max_tokens), f"{name}-{precision}-{max_tokens}")
+
+
+def open_graph(graph: Path, vocabulary: Path, threads: int, max_tokens: int) -> OnnxEncoder:
+    """Load a graph and its tokenizer."""
     import tokenizers
 
-    name = name or hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
-    tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary))
-    session = open_session(graph, threads)
-    return OnnxEmbedder(session, tokenizer, f"{name}-{precision}-{max_tokens}", max_tokens)
+    return OnnxEncoder(open_session(graph, threads), tokenizers.Tokenizer.from_file(str(vocabulary)), max_tokens)
 
 
 def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -91,18 +94,52 @@ def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-class OnnxEmbedder:
-    """An encoder session. Texts longer than the window keep their head and their tail, where questions are asked."""
+class OnnxEncoder:
+    """A session over texts, batched by their length. Texts longer than the window keep their head and their tail, where
+    questions are asked.
+    """
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, tokenizer: tokenizers.Tokenizer, space: str, max_tokens: int
-    ) -> None:
-        self.space = space
+    def __init__(self, session: onnxruntime.InferenceSession, tokenizer: tokenizers.Tokenizer, max_tokens: int) -> None:
         self._session = session
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
+
+    def run(self, texts: Sequence[str], **inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the graph's output for texts; blocks the calling thread.
+
+        Args:
+            inputs: More inputs of the graph, `(len(texts), ...)`.
+
+        Returns:
+            `(len(texts), dim)`.
+        """
+        encodings = self._tokenizer.encode_batch(list(texts))
+        rows = [windowed(encoding.ids, self._max_tokens) for encoding in encodings]
+        outputs: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
+        for group in _groups([len(row) for row in rows]):
+            more = {name: values[group] for name, values in inputs.items()}
+            for i, output in zip(group, self._run([rows[i] for i in group], more), strict=True):
+                outputs[i] = output
+        return np.stack(outputs)
+
+    def _run(self, rows: list[list[int]], more: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        output: NDArray[np.float32] = self._session.run(None, {"input_ids": ids, "attention_mask": mask, **more})[0]
+        return output
+
+
+class OnnxEmbedder:
+    """An encoder whose graph's output is the embedding."""
+
+    def __init__(self, encoder: OnnxEncoder, space: str) -> None:
+        self.space = space
+        self._encoder = encoder
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts; blocks the calling thread.
@@ -110,27 +147,15 @@ class OnnxEmbedder:
         Returns:
             `(len(texts), dim)`, rows of L2 norm 1.
         """
-        rows = [self._window(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
-        embeddings: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
-        for group in _groups([len(row) for row in rows]):
-            for i, embedding in zip(group, self._run([rows[i] for i in group]), strict=True):
-                embeddings[i] = embedding
-        return np.stack(embeddings)
+        return self._encoder.run(texts)
 
-    def _run(self, rows: list[list[int]]) -> NDArray[np.float32]:
-        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
-        embeddings: NDArray[np.float32] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return embeddings
 
-    def _window(self, ids: list[int]) -> list[int]:
-        if len(ids) <= self._max_tokens:
-            return ids
-        tail = self._max_tokens // 2
-        return ids[: self._max_tokens - tail] + ids[-tail:]
+def windowed(ids: list[int], max_tokens: int) -> list[int]:
+    """Keep the head and the tail of a longer text's tokens, half each."""
+    if len(ids) <= max_tokens:
+        return ids
+    tail = max_tokens // 2
+    return ids[: max_tokens - tail] + ids[-tail:]
 
 
 def _groups(lengths: Sequence[int], max_size: int = 8) -> list[list[int]]:

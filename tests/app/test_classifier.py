@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from app.bundled import missing
 from app.classifier import ClassifierConfig, EncoderClassifier
-from app.classifier.encoder import FEATURES, text_features
-from app.embedding import OnnxEmbedder
+from app.classifier.encoder import FEATURES, Scale, text_features
 from app.errors import ConfigError
 
 EASY = ["hi", "What is the capital of France?", "Thanks, that helps!", "What time is it in Tokyo?"]
@@ -21,19 +17,8 @@ HARD = [
 ]
 
 
-class OneNumber(OnnxEmbedder):
-    """An embedder of one dimension: the length of the text."""
-
-    def __init__(self) -> None: ...
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.array([[len(text)] for text in texts], np.float32)
-
-
 @pytest.fixture(scope="module")
 def classifier() -> EncoderClassifier:
-    if "minilm" in missing():
-        pytest.skip("the bundled encoder is not prepared; `tierwise prepare` does")
     return ClassifierConfig().build()
 
 
@@ -49,22 +34,18 @@ def test_scores_are_between_zero_and_one_for_any_text(classifier: EncoderClassif
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
-def test_the_head_is_two_layers_and_a_calibration() -> None:
-    w1 = np.zeros((1 + FEATURES, 1), np.float32)
-    w1[0] = 1  # of the length alone, in tens above five
-    weights = {
-        "mean": np.array([5] + [0] * FEATURES, np.float32),
-        "scale": np.array([10] + [1] * FEATURES, np.float32),
-        "w1": w1,
-        "b1": np.zeros(1, np.float32),
-        "w2": np.array([[2]], np.float32),
-        "b2": np.array([0.5], np.float32),
-        "raw": np.array([0.0, 2.0], np.float32),
-        "score": np.array([0.2, 1.0], np.float32),
-    }
-    scores = EncoderClassifier(OneNumber(), weights).scores(["", "x" * 5, "x" * 1000])
-    expected = [0.2, 0.2 + 0.8 * 0.25, 1.0]  # below the first breakpoint, between, above the last
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
+def test_each_opinion_counts_for_prompts_of_its_kind() -> None:
+    scale = Scale.of({"task": [[-1, 0, 1], [0, 0.5, 1]], "outcome": [[-2, 2], [0, 1]]})
+    outputs = np.array(
+        [
+            [0.5, -0.5, 9, 9, 9, -50],  # a task: between the first two points
+            [9, 9, 2, 2, 2, 50],  # a question of a benchmark
+            [0, 0, 0, 0, 0, 0],
+            [99, 99, 0, 0, 0, -50],  # above the last point
+        ],
+        np.float32,
+    )
+    np.testing.assert_allclose(scale.scores(outputs), [0.5, 1.0, 0.5, 1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +64,13 @@ def test_features_describe_the_form_of_a_text(feature: int, plain: str, marked: 
     assert text_features(marked)[feature] > text_features(plain)[feature]
 
 
-def test_a_missing_head_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="make one with `tierwise train classifier`"):
-        ClassifierConfig(head=str(tmp_path / "head.npz")).build()
+def test_a_folder_without_the_model_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`tierwise train classifier` makes it"):
+        ClassifierConfig(model=str(tmp_path)).build()
 
 
-def test_a_head_of_another_encoder_does_not_start(classifier: EncoderClassifier, tmp_path: Path) -> None:
-    np.savez(tmp_path / "head.npz", mean=np.zeros(3, np.float32))
-    with pytest.raises(ConfigError, match="was not trained on the encoder `bundled:minilm`"):
-        ClassifierConfig(head=str(tmp_path / "head.npz")).build()
+def test_a_card_without_a_scale_does_not_start(tmp_path: Path) -> None:
+    for name in ("classifier.int8.onnx", "tokenizer.json", "card.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match="has no readable `scale`"):
+        ClassifierConfig(model=str(tmp_path)).build()
