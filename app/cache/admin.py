@@ -100,16 +100,18 @@ class CacheAdmin:
         return evicted
 
     async def sweep(self) -> int:
-        """Remove what is left of expired entries, and scopes and tenants that have none; return how many entries.
+        """Remove what is left of scopes whose last entry has expired, and tenants that have none; return how many.
 
-        Several sweepers at once do no harm.
+        A scope that is written to clears itself. Several sweepers at once do no harm; an entry that is written in the
+        very moment that its scope is removed costs a miss.
         """
         swept, now = 0, time.time()
         for tenant in await self.tenants():
-            async for scope in self._scopes(tenant):
-                swept += await self._sweep_scope(scope, tenant, now)
-            if not await self._count(tenant_name(tenant)):
-                await self._forget_tenant(tenant)
+            dead = await self._dead(tenant, now)
+            for scope in dead:
+                await self.clear_scope(scope)
+            swept += len(dead)
+            await self._forget_dead(tenant, now)
         return swept
 
     async def export(self, tenant: str) -> AsyncGenerator[Row, None]:
@@ -151,15 +153,6 @@ class CacheAdmin:
                 rows.append(Row(scope, name, ttl_s, float(used or 0), value, kept))
         return rows
 
-    async def _sweep_scope(self, scope: str, tenant: str, now: float) -> int:
-        name, swept = scope_name(scope, "ends"), 0
-        while gone := await self._store.run(lambda client: client.zrangebyscore(name, "-inf", now, 0, _BLOCK)):
-            await self._store.evict(scope, [entry.decode() for entry in gone])
-            swept += len(gone)
-        if not await self._count(name):
-            await self.clear_scope(scope, tenant)
-        return swept
-
     async def _scopes(self, tenant: str) -> AsyncGenerator[str, None]:
         names = await self._store.run(lambda client: client.zrange(tenant_name(tenant), 0, -1))
         for name in names:
@@ -175,8 +168,15 @@ class CacheAdmin:
         found = await self._store.run(lambda client: client.smembers(scope_name(scope, "spaces")))
         return sorted(space.decode() for space in found)
 
-    async def _forget_tenant(self, tenant: str) -> None:
-        await self._store.run(lambda client: client.srem(TENANTS, tenant))
+    async def _dead(self, tenant: str, now: float) -> list[str]:
+        found = await self._store.run(lambda client: client.zrangebyscore(tenant_name(tenant), "-inf", now))
+        return [scope.decode() for scope in found]
+
+    async def _forget_dead(self, tenant: str, now: float) -> None:
+        # by time, not by name: a scope that was written to meanwhile stays
+        await self._store.run(lambda client: client.zremrangebyscore(tenant_name(tenant), "-inf", now))
+        if not await self._count(tenant_name(tenant)):
+            await self._store.run(lambda client: client.srem(TENANTS, tenant))
 
     async def _count(self, name: str) -> int:
         return int(await self._store.run(lambda client: client.zcard(name)))

@@ -16,7 +16,7 @@ OPPOSITES = [
         "buy purchase/sell|buying/selling|import/export|importing/exporting|upload/download|uploading/downloading|"
         "add/remove delete|create make/delete destroy|install/uninstall|lock/unlock|accept approve/reject decline deny|"
         "accepting/declining rejecting|allow permit/block forbid ban|mute/unmute|follow/unfollow|send/receive|"
-        "minimum min/maximum max|best/worst|cheap cheapest/expensive dearest|highest/lowest|"
+        "minimum min/maximum max|best/worst|cheap cheapest/expensive dearest|highest/lowest|high higher/low lower|"
         "largest biggest/smallest|longest/shortest|oldest/youngest|advantages advantage pros benefits/"
         "disadvantages disadvantage cons drawbacks downsides risks|cause/prevent|gain/lose|gaining/losing|win/lose|"
         "borrow/lend|encrypt/decrypt|encode/decode|compress/decompress|ascending/descending|left/right|north/south|"
@@ -27,7 +27,7 @@ OPPOSITES = [
         "positive/negative|odd/even|legal/illegal|possible/impossible|safe/unsafe dangerous|single/married|"
         "arrive arrival/depart departure leave|entry/exit|push/pull|show/hide|expand/collapse|attach/detach|"
         "connect/disconnect|subscribe/unsubscribe|pass/fail|above/below|over/under|fast faster/slow slower|true/false|"
-        "read/write|save/spend|eat/avoid|hire/fire|more/less fewer|early/late|on/off|up/down|hardest/easiest|"
+        "read/write|save earn/spend|eat/avoid|hire/fire|more/less fewer|early/late|on/off|up/down|hardest/easiest|"
         "bigger larger/smaller|older/younger|taller/shorter|better/worse|"
         "with/without"
     ).split("|")

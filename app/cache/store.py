@@ -39,6 +39,7 @@ T = TypeVar("T")
 _entries = msgspec.json.Decoder(CacheEntry)
 
 
+_EXPIRED_AT_ONCE = 20  # entries that a write clears away; more than one, so that they do not pile up
 _FLUSH_S = 1.0  # uses are written so much later, together
 log = logging.getLogger(__name__)
 
@@ -155,17 +156,22 @@ class RedisStore:
         return decoded(raw)
 
     async def put(self, key: CacheKey, entry: CacheEntry, embedding: Embedding | None) -> None:
-        """Store an entry; with an embedding it can be found by meaning too. What is over the limit goes.
+        """Store an entry; with an embedding it can be found by meaning too. What has expired or is over the limit goes.
 
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
         limits, now = self._limits(entry.tenant), time.time()
         await self.add(key.scope, key.entry, msgspec.json.encode(entry), entry.tenant, now, limits.ttl_s, embedding)
-        surplus = await self._call(lambda: self._client.zcard(scope_name(key.scope, "used"))) - limits.max_entries
+        lists = self._client.pipeline(transaction=False)
+        lists.zcard(scope_name(key.scope, "used"))
+        lists.zrangebyscore(scope_name(key.scope, "ends"), "-inf", now, 0, _EXPIRED_AT_ONCE)
+        count, expired = await self._call(lists.execute)
+        surplus = count - len(expired) - limits.max_entries
         if surplus > 0:
-            oldest = await self._call(lambda: self._client.zrange(scope_name(key.scope, "used"), 0, surplus - 1))
-            await self.evict(key.scope, [entry.decode() for entry in oldest])
+            used = scope_name(key.scope, "used")
+            expired += await self._call(lambda: self._client.zrange(used, 0, surplus - 1))
+        await self.evict(key.scope, [entry.decode() for entry in expired])
 
     async def add(
         self, scope: str, entry: str, raw: bytes, tenant: str, used: float, ttl_s: int, *embeddings: Embedding | None
@@ -310,7 +316,8 @@ class RedisStore:
             raise CacheUnavailableError("Redis did not answer a moment ago")
         try:
             return await command()
-        except (redis.RedisError, OSError, TimeoutError) as error:
+        # a cluster without a node that answers is no RedisError
+        except (redis.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError) as error:
             self._failfast.trip()
             raise CacheUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
 

@@ -16,7 +16,8 @@ from app.cache.bound import Bound, Tally
 from app.cache.bounds import RedisBounds
 from app.cache.semantic import CacheConfig
 from app.cache.store import Limits
-from app.embedded_redis import EmbeddedRedis
+from app.embedded_redis import EmbeddedRedis, free_port
+from app.errors import CacheUnavailableError
 from app.schema import CacheEntry, CacheKey, Embedding
 from tests.cluster import redis_cluster
 from tests.fakes import answer, chat
@@ -64,11 +65,13 @@ async def put(store: RedisStore, text: str, tenant: str, x: float = 1.0, y: floa
     return stored
 
 
-async def expire(store: RedisStore, gone: CacheKey) -> None:
-    """Do what time does: the entry goes, and its end is past."""
-    entry, ends = f"tw:{{{gone.scope}}}:e:{gone.entry}", f"tw:{{{gone.scope}}}:ends"
+async def expire(store: RedisStore, gone: CacheKey, tenant: str, last: bool) -> None:
+    """Do what time does: the entry goes, its end is past, and if it is the last of its scope, the scope's too."""
+    entry, ends, past = f"tw:{{{gone.scope}}}:e:{gone.entry}", f"tw:{{{gone.scope}}}:ends", time.time() - 1
     await store.run(lambda client: client.delete(entry))
-    await store.run(lambda client: client.zadd(ends, {gone.entry: time.time() - 1}))
+    await store.run(lambda client: client.zadd(ends, {gone.entry: past}))
+    if last:
+        await store.run(lambda client: client.zadd(f"tw:tenant:{tenant}", {gone.scope: past}))
 
 
 async def keys(store: RedisStore) -> list[str]:
@@ -113,15 +116,22 @@ async def test_a_scope_is_cleared_with_what_is_known_of_it(store: RedisStore, ad
 
 
 async def test_the_sweeper_leaves_nothing_of_what_has_expired(store: RedisStore, admin: CacheAdmin) -> None:
-    expired, kept = await put(store, "old", "acme"), await put(store, "new", "acme", 0.0, 1.0)
-    other = await put(store, "old", "globex")
-    for gone in (expired, other):
-        await expire(store, gone)
+    kept = await put(store, "new", "acme")
+    for tenant in ("acme", "globex"):
+        await expire(store, await put(store, "old", tenant, model="top"), tenant, last=True)
+    gone = [key("old", tenant, model="top").scope for tenant in ("acme", "globex")]
     assert await admin.sweep() == 2
-    assert [c.entry for c in await store.nearest(kept, vector(1, 0), 5)] == [kept.entry]
+    assert await store.get(kept) is not None
     assert await admin.tenants() == ["acme"]
-    assert not [name for name in await keys(store) if other.scope in name or "globex" in name]
+    assert not [name for name in await keys(store) if "globex" in name or any(scope in name for scope in gone)]
     assert await admin.sweep() == 0
+
+
+async def test_a_write_clears_its_scope_of_what_has_expired(store: RedisStore) -> None:
+    old = await put(store, "old", "acme")
+    await expire(store, old, "acme", last=False)
+    new = await put(store, "new", "acme", 0.0, 1.0)
+    assert [c.entry for c in await store.nearest(new, vector(1, 0), 5)] == [new.entry]
 
 
 async def test_what_is_exported_is_found_again_after_it_is_imported(store: RedisStore, admin: CacheAdmin) -> None:
@@ -167,3 +177,10 @@ async def test_a_hit_by_meaning_is_a_use(store: RedisStore) -> None:
     await put(store, "text f", "acme", 0.0, 1.0)
     assert await store.get(key("text a", "acme")) is not None
     assert await store.get(key("text b", "acme")) is None
+
+
+async def test_a_cluster_that_is_not_there_is_a_cache_that_is_down() -> None:
+    store = RedisConfig(timeout_s=0.5, cluster=True).build(url=f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(CacheUnavailableError):
+        await store.get(key("one", "acme"))
+    await store.close()

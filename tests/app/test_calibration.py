@@ -193,7 +193,7 @@ def test_evidence_is_what_the_decision_would_see() -> None:
     assert read == [(pairs[2].a, pairs[2].b)]
 
 
-def test_each_pair_keeps_its_own_probability_in_blocks_by_length() -> None:
+def test_each_pair_keeps_its_own_probability() -> None:
     pairs = [Pair("Who sang " + "so " * i + "well?", "Which singer " + "so " * i + "?", True, "") for i in (5, 1, 9, 3)]
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -202,7 +202,7 @@ def test_each_pair_keeps_its_own_probability_in_blocks_by_length() -> None:
     def verify(texts: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         return np.array([a.count("so ") / 10 for a, _ in texts], np.float32)
 
-    found = evidences(pairs, embed, verify, floor=0.6, block=3)
+    found = evidences(pairs, embed, verify, floor=0.6)
     assert found == pytest.approx([evidence(1.0, p) for p in (0.5, 0.1, 0.9, 0.3)], abs=1e-6)
 
 

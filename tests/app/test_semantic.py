@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.bundled import missing
 from app.cache import CacheConfig, RedisSemanticCache, RedisStore, cache_key
 from app.cache.calibration import Calibration
-from app.cache.decision import Candidate, evidence
+from app.cache.decision import REACH, Candidate, evidence
 from app.cache.semantic import model_names
 from app.cache.verifier import VerifierConfig
 from app.embedding import OnnxEmbedderConfig
@@ -93,7 +93,7 @@ async def test_a_surface_that_differs_is_a_hit_that_no_verifier_is_asked_about()
 
 async def test_a_cosine_that_no_verifier_could_turn_is_enough() -> None:
     verifier = FakeVerifier({KEPT: 0.0})
-    found = await look_up(FakeStore({KEPT: 0.96}), verifier)
+    found = await look_up(FakeStore({KEPT: 0.96}), verifier, threshold=0.96 - REACH)
     assert (found.status, found.reason, found.similarity, verifier.pairs) == ("hit", "similar", 0.96, [])
 
 
@@ -129,8 +129,8 @@ async def test_a_miss_by_the_guard_names_its_rule() -> None:
 
 async def test_too_far_for_any_verifier_is_below_the_threshold() -> None:
     verifier = FakeVerifier({OTHER: 1.0})
-    found = await look_up(FakeStore({OTHER: 0.8}), verifier)
-    assert (found.status, found.reason, found.similarity, verifier.pairs) == ("miss", "below threshold", 0.8, [])
+    found = await look_up(FakeStore({OTHER: 0.7}), verifier)
+    assert (found.status, found.reason, found.similarity, verifier.pairs) == ("miss", "below threshold", 0.7, [])
 
 
 async def test_a_neighbour_that_has_expired_is_skipped() -> None:

@@ -200,7 +200,7 @@ async def test_a_redis_that_hangs_costs_its_timeout_once(tmp_path: Path) -> None
 # The semantic cache over it; what it decides is in test_semantic.py
 
 
-def semantic(store: RedisStore, direction: tuple[float, ...], threshold: float = 0.7) -> RedisSemanticCache:
+def semantic(store: RedisStore, direction: tuple[float, ...], threshold: float = 0.6) -> RedisSemanticCache:
     async def embed(text: str) -> NDArray[np.float32]:
         return np.array(direction, np.float32)
 
