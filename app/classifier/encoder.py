@@ -103,7 +103,7 @@ class Scale:
         """Return the difficulty of each row of `OUTPUTS`, `(n,)`."""
         asked = np.interp(task_logit(outputs), *self.task)
         seen = np.interp(outcome_logit(outputs), *self.outcome)
-        share = 1 / (1 + np.exp(-outputs[:, OUTPUTS.index("benchmark")]))
+        share = 1 / (1 + np.exp(-np.clip(outputs[:, OUTPUTS.index("benchmark")], -30, 30)))
         return np.asarray((1 - share) * asked + share * seen, np.float32)
 
 

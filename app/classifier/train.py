@@ -304,7 +304,7 @@ def _area(scores: Array, gains: Array) -> float:
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_bytes().splitlines()
     except OSError as error:
         raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
