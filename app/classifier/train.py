@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -92,7 +91,6 @@ def train(
     from transformers import AutoModel, AutoTokenizer
 
     torch.manual_seed(seed)
-    started = time.monotonic()
     files = _files(data)
     sources = {file.stem: _benchmark(file) for file in files}
     sources = {name: examples for name, examples in sources.items() if examples}
@@ -132,7 +130,6 @@ def train(
         "data": hashes,
         "held_out": {name: _figures(part, scale.scores(outputs[name])) for name, part in held_out.items()},
         "scale": {"task": scale.task.tolist(), "outcome": scale.outcome.tolist()},
-        "minutes": round((time.monotonic() - started) / 60, 1),
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     return card
