@@ -23,6 +23,7 @@ from app.cache.semantic import model_names
 from app.config import GatewayConfig, read_serve_file
 from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
+from app.jsonl import read_rows
 from app.local_cache import LocalCache, question
 from app.routing import plan
 
@@ -193,19 +194,7 @@ def calibrate_cache(
 
 def _rows(file: Path) -> list[dict[str, Any]]:
     """Read JSONL rows with an `id` and a `prompt`."""
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            rows.append({**row, "id": row["id"], "prompt": str(row["prompt"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f'`{file}` line {number} is not a JSON object with "id" and "prompt"') from error
+    rows = [{**row, "prompt": str(row["prompt"])} for _, row in read_rows(file, "id", "prompt")]
     if not rows:
         raise ConfigError(f"`{file}` has no rows")
     return rows

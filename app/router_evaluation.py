@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from app.classifier.calibration import (
 )
 from app.config import GatewayConfig, read_serve_file
 from app.errors import ConfigError
+from app.jsonl import read_rows
 from app.pricing import cost_usd
 from app.schema import Usage
 
@@ -140,24 +140,13 @@ def _rows(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     """Read rows that say what every tier's answer was worth; others are left out."""
     ladder = _LADDER if len(names) == len(_LADDER) else ()
     rows = []
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for number, row in read_rows(file, "prompt"):
+        worth = [row.get(name, row.get(rung)) for name, rung in zip(names, ladder or names, strict=True)]
+        if None in worth:
             continue
-        try:
-            row = json.loads(line)
-            worth = [row.get(name, row.get(rung)) for name, rung in zip(names, ladder or names, strict=True)]
-            if None in worth:
-                continue
-            quality = [float(value) for value in worth]
-            rows.append({**row, "prompt": row["prompt"], "quality": quality})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f'`{file}` line {number} is not a JSON object with "prompt" and outcomes') from error
-        if not all(0 <= value <= 1 for value in quality):
+        if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in worth):
             raise ConfigError(f"`{file}` line {number}: outcomes must be between 0 and 1")
+        rows.append({**row, "quality": [float(value) for value in worth if value is not None]})
     if not rows:
         raise ConfigError(f"`{file}` has no rows with an outcome for each of: {', '.join(names)}")
     return rows

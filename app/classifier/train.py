@@ -35,6 +35,7 @@ from app.classifier.encoder import (
 from app.embedding.onnx import windowed
 from app.errors import ConfigError
 from app.finetune import batches_of, export_int8, run_pass, run_passes
+from app.jsonl import read_rows
 
 PRODUCT = Path(__file__).with_name("product_prompts.jsonl")
 # Sources for non-commercial use, or that state no licence: to measure with, not to train shipped weights on.
@@ -300,15 +301,4 @@ def _area(scores: Array, gains: Array) -> float:
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            yield {**row, "prompt": str(row["prompt"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f'`{file}` line {number} is not a JSON object with a "prompt"') from error
+    return (row for _, row in read_rows(file, "prompt"))
