@@ -171,7 +171,7 @@ class TrafficController:
             return CacheLookup("miss", "cache unavailable")
         if entry is None:
             return _NOT_EXACT
-        found = CacheLookup("hit", "exact", 1.0, None, entry, entry_id=_entry_id(key))
+        found = CacheLookup("hit", "exact", 1.0, None, entry, entry_id=key.entry_id)
         return self._young_enough(request, found)
 
     async def _look_by_meaning(self, call: _Call) -> CacheLookup:
@@ -196,8 +196,7 @@ class TrafficController:
         Raises:
             CacheUnavailableError: The store did not answer.
         """
-        scope, _, entry = entry_id.partition(".")
-        return self._exact is not None and await self._exact.forget(CacheKey(scope, entry, "", False), tenant)
+        return self._exact is not None and await self._exact.forget(CacheKey.named(entry_id), tenant)
 
     async def report(self, entry_id: str, correct: bool, tenant: str | None) -> bool:
         """Count the verdict on a stored answer of the tenant, or of anybody for None; evict a wrong one.
@@ -208,16 +207,17 @@ class TrafficController:
         Raises:
             CacheUnavailableError: The store did not answer.
         """
-        scope, _, entry = entry_id.partition(".")
-        key = CacheKey(scope, entry, "", False)
-        stored = await self._exact.get(key) if self._exact is not None else None
-        if self._exact is None or stored is None or tenant not in (None, stored.tenant):
+        if self._exact is None:
             return False
-        if not correct:
-            await self._exact.forget(key, tenant)
-        if self._auditor is not None:
-            await self._auditor.report(scope, correct)
-        return True
+        key = CacheKey.named(entry_id)
+        if correct:
+            stored = await self._exact.get(key)
+            there = stored is not None and tenant in (None, stored.tenant)
+        else:
+            there = await self._exact.forget(key, tenant)
+        if there and self._auditor is not None:
+            await self._auditor.report(key.scope, correct)
+        return there
 
     async def _past_the_cache(self, request: ChatRequest) -> Fresh:
         """Answer a request by the tiers, in one piece, to check what the cache answered."""
@@ -364,7 +364,7 @@ class TrafficController:
             return self._hit(call, outcome.cache, outcome.completion)
         lookup = _COALESCED
         if call.key is not None and storable(call.request, outcome.completion, self._config.cache):
-            lookup = replace(lookup, entry_id=_entry_id(call.key))
+            lookup = replace(lookup, entry_id=call.key.entry_id)
         return self._hit(call, lookup, outcome.completion)
 
     def _cut_off(self, call: _Call, came: list[StreamPart]) -> Outcome:
@@ -379,8 +379,8 @@ class TrafficController:
             self._auditor.hit(call.request, call.key, lookup)
         saved = cost_usd(completion.usage, self._baseline)
         latency_s = self._clock() - call.started
-        outcome = Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache")
-        return replace(outcome, tenant=call.request.tenant, request_id=call.request.request_id)
+        who = (call.request.tenant, call.request.request_id)
+        return Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache", True, *who)
 
     def _answered(
         self,
@@ -395,8 +395,10 @@ class TrafficController:
         cost = cost_usd(completion.usage, self._prices[completion.target])
         saved = cost_usd(completion.usage, self._baseline) - cost
         latency_s = self._clock() - call.started
-        outcome = Outcome(completion, tier.name, call.lookup, score, attempts, cost, saved, latency_s, route, finished)
-        return replace(outcome, tenant=call.request.tenant, request_id=call.request.request_id)
+        who = (call.request.tenant, call.request.request_id)
+        return Outcome(
+            completion, tier.name, call.lookup, score, attempts, cost, saved, latency_s, route, finished, *who
+        )
 
     def _end(self, outcome: Outcome) -> Outcome:
         self._on_end(outcome)
@@ -421,10 +423,6 @@ class TrafficController:
             await exact.put(key, entry, lookup.embedding)
         except CacheUnavailableError as error:
             log.warning("an answer was not cached: %s", error.message)
-
-
-def _entry_id(key: CacheKey) -> str:
-    return f"{key.scope}.{key.entry}"
 
 
 def _addressed(request: ChatRequest, tier: TierConfig, route: str) -> Mapping[str, Any]:

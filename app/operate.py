@@ -111,13 +111,17 @@ def _with_admin(config_file: Path, work: Callable[[CacheAdmin], Coroutine[Any, A
     redis = file.config.redis
     if redis is None:
         raise ConfigError(f"`{config_file}` has no `redis`, so there is no cache")
-    url = EmbeddedRedis.running_at(run_dir(file.port) / "redis") if redis.embedded else None
-    if url is None and redis.embedded and not redis.has_url():
-        raise ConfigError(f"the embedded Redis of `{config_file}` does not run; start `tierwise serve {config_file}`")
+    url = None
+    if redis.embedded and not redis.has_url():
+        url = EmbeddedRedis.running_at(run_dir(file.port) / "redis")
+        if url is None:
+            raise ConfigError(
+                f"the embedded Redis of `{config_file}` does not run; start `tierwise serve {config_file}`"
+            )
 
     async def run() -> T:
         patient = redis.model_copy(update={"timeout_s": _TIMEOUT_S})
-        store = patient.build(file.config.cache.limits, None if redis.has_url() else url)
+        store = patient.build(file.config.cache.limits, url)
         try:
             return await work(CacheAdmin(store))
         finally:

@@ -83,6 +83,17 @@ class CacheKey:
     text: str
     semantic: bool
 
+    @property
+    def entry_id(self) -> str:
+        """Name of the entry, as clients get it: `SCOPE.ENTRY`."""
+        return f"{self.scope}.{self.entry}"
+
+    @classmethod
+    def named(cls, entry_id: str) -> CacheKey:
+        """Return the key of an entry by its name; good for reading and evicting it, since the text is not known."""
+        scope, _, entry = entry_id.partition(".")
+        return cls(scope, entry, "", False)
+
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:

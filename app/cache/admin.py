@@ -66,7 +66,7 @@ class CacheAdmin:
     async def stats(self, tenant: str) -> TenantStats:
         """Count what a tenant has."""
         scopes = entries = vectors = size = 0
-        async for scope in self._scopes(tenant):
+        for scope in await self._scopes(tenant):
             names = await self._entries(scope, _SAMPLE)
             count = await self._count(scope_name(scope, "used"))
             scopes, entries = scopes + bool(count), entries + count
@@ -80,7 +80,7 @@ class CacheAdmin:
 
     async def clear_tenant(self, tenant: str) -> int:
         """Evict all that a tenant has; return how many entries that were."""
-        return sum([await self.clear_scope(scope, tenant) async for scope in self._scopes(tenant)])
+        return sum([await self.clear_scope(scope, tenant) for scope in await self._scopes(tenant)])
 
     async def clear_scope(self, scope: str, tenant: str | None = None) -> int:
         """Evict all of a scope; return how many entries that were.
@@ -107,7 +107,7 @@ class CacheAdmin:
         """
         swept, now = 0, time.time()
         for tenant in await self.tenants():
-            dead = await self._dead(tenant, now)
+            dead = await self._scopes(tenant, until=now)
             for scope in dead:
                 await self.clear_scope(scope)
             swept += len(dead)
@@ -116,7 +116,7 @@ class CacheAdmin:
 
     async def export(self, tenant: str) -> AsyncGenerator[Row, None]:
         """Yield the entries of a tenant with their vectors."""
-        async for scope in self._scopes(tenant):
+        for scope in await self._scopes(tenant):
             spaces = await self._spaces(scope)
             names = await self._entries(scope, -1)
             for start in range(0, len(names), _BLOCK):
@@ -153,10 +153,10 @@ class CacheAdmin:
                 rows.append(Row(scope, name, ttl_s, float(used or 0), value, kept))
         return rows
 
-    async def _scopes(self, tenant: str) -> AsyncGenerator[str, None]:
-        names = await self._store.run(lambda client: client.zrange(tenant_name(tenant), 0, -1))
-        for name in names:
-            yield name.decode()
+    async def _scopes(self, tenant: str, until: float | str = "+inf") -> list[str]:
+        """Name a tenant's scopes; with a time, those whose last entry has expired by then."""
+        found = await self._store.run(lambda client: client.zrangebyscore(tenant_name(tenant), "-inf", until))
+        return [scope.decode() for scope in found]
 
     async def _entries(self, scope: str, count: int) -> list[str]:
         """Name up to `count` entries, the least recently used first; -1 for all."""
@@ -167,10 +167,6 @@ class CacheAdmin:
     async def _spaces(self, scope: str) -> list[str]:
         found = await self._store.run(lambda client: client.smembers(scope_name(scope, "spaces")))
         return sorted(space.decode() for space in found)
-
-    async def _dead(self, tenant: str, now: float) -> list[str]:
-        found = await self._store.run(lambda client: client.zrangebyscore(tenant_name(tenant), "-inf", now))
-        return [scope.decode() for scope in found]
 
     async def _forget_dead(self, tenant: str, now: float) -> None:
         # by time, not by name: a scope that was written to meanwhile stays

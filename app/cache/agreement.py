@@ -36,8 +36,14 @@ def settled_answers(request: Mapping[str, Any], stored: Mapping[str, Any], fresh
     one, other = _json(first), _json(second)
     if structured or (one is not None and other is not None):
         return one is not None and one == other
-    said = [match[1].lower() for match in (_YES_NO.match(first), _YES_NO.match(second)) if match]
-    return False if len(said) == 2 and said[0] != said[1] else None
+    says, says_too = affirmed(first), affirmed(second)
+    return False if None not in (says, says_too) and says != says_too else None
+
+
+def affirmed(text: str) -> bool | None:
+    """Return whether a text begins with yes, or with no; None if with neither."""
+    match = _YES_NO.match(text)
+    return None if match is None else match[1].lower() == "yes"
 
 
 def told_apart(a: str, b: str) -> bool:

@@ -170,8 +170,7 @@ class Auditor:
         fresh = await self._ask(request)
         verdict = await self._compare(request, stored.completion, fresh.completion)
         if verdict.correct is False and lookup.entry_id is not None:
-            scope, _, entry = lookup.entry_id.partition(".")
-            await self._exact.forget(CacheKey(scope, entry, stored.text, True), stored.tenant)
+            await self._exact.forget(CacheKey.named(lookup.entry_id), stored.tenant)
         await self._count("hits", key.scope, Verdict(verdict.correct, verdict.cost_usd + fresh.cost_usd))
 
     async def _check_near(self, request: ChatRequest, key: CacheKey, stored: CacheEntry, fresh: Completion) -> None:

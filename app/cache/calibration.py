@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from app.cache.decision import SURFACE, evidence, screen
 from app.cache.pairs import Pair
 from app.errors import ConfigError
+from app.record import load_record, save_record
 
 BUNDLED = Path(__file__).with_name("weights") / "calibration.json"
 
@@ -49,18 +48,11 @@ class Calibration:
         Raises:
             ConfigError: There is none, or it has other fields.
         """
-        try:
-            fields: dict[str, Any] = json.loads(file.read_text("utf-8"))
-            return cls(**fields)
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"cache.calibration: cannot read `{file}`; make it with `tierwise calibrate cache PAIRS.jsonl`"
-            ) from error
+        return load_record(cls, file, "cache.calibration", "tierwise calibrate cache PAIRS.jsonl")
 
     def save(self, file: Path) -> None:
         """Write the calibration."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+        save_record(self, file)
 
 
 def upper_bound(wrong: int, hits: int, confidence: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -204,5 +205,5 @@ class RedisSemanticCache:
         embedding: Embedding,
     ) -> CacheLookup:
         self._store.touch(key.scope, candidate.entry)
-        entry_id = f"{key.scope}.{candidate.entry}"
-        return CacheLookup("hit", reason, candidate.similarity, weight, entry, embedding, entry_id)
+        served = replace(key, entry=candidate.entry)
+        return CacheLookup("hit", reason, candidate.similarity, weight, entry, embedding, served.entry_id)

@@ -150,10 +150,10 @@ class RedisStore:
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
-        raw = await self._call(lambda: self._client.get(key_name(key.scope, "e", key.entry)))
-        if raw is not None:
+        entry = await self._read(key)
+        if entry is not None:
             self.touch(key.scope, key.entry)
-        return decoded(raw)
+        return entry
 
     async def put(self, key: CacheKey, entry: CacheEntry, embedding: Embedding | None) -> None:
         """Store an entry; with an embedding it can be found by meaning too. What has expired or is over the limit goes.
@@ -229,7 +229,7 @@ class RedisStore:
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
-        entry = await self.get(key)
+        entry = await self._read(key)
         if entry is None or tenant not in (None, entry.tenant):
             return False
         return bool(await self.evict(key.scope, [key.entry]))
@@ -308,6 +308,9 @@ class RedisStore:
             self._flush.cancel()
         await self.flush()
         await self._client.aclose()
+
+    async def _read(self, key: CacheKey) -> CacheEntry | None:
+        return decoded(await self._call(lambda: self._client.get(key_name(key.scope, "e", key.entry))))
 
     async def _call(self, command: Callable[[], Awaitable[T]]) -> T:
         import redis

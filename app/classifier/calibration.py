@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import ConfigError
+from app.record import load_record, save_record
 
 _GRID = 40  # quantiles of the scores that are tried as cut points
 Array = NDArray[np.float64]
@@ -93,14 +93,7 @@ class RouterCalibration:
         Raises:
             ConfigError: There is none, or it has other fields.
         """
-        try:
-            fields = json.loads(file.read_text("utf-8"))
-            lists = {name: tuple(fields[name]) for name in ("cuts", "max_scores", "shares")}
-            return cls(**{**fields, **lists})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(
-                f"classifier.calibration: cannot read `{file}`; make it with `tierwise calibrate router OUTCOMES.jsonl`"
-            ) from error
+        return load_record(cls, file, "classifier.calibration", "tierwise calibrate router OUTCOMES.jsonl")
 
     def mapped(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Stretch scores `(n,)` between the cut points, so that a cut point becomes its tier's `max_score`."""
@@ -114,8 +107,7 @@ class RouterCalibration:
 
     def save(self, file: Path) -> None:
         """Write the calibration."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+        save_record(self, file)
 
 
 def point(outcomes: Outcomes, cuts: Sequence[float]) -> RouterPoint:
