@@ -6,7 +6,10 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from app.config import GatewayConfig
 from app.controller import TrafficController
@@ -43,6 +46,17 @@ CONFIG = GatewayConfig.model_validate(
         ],
     }
 )
+
+
+def serve_file(folder: Path, port: int = 8000, **arguments: Any) -> Path:
+    """Write a file of `configs/` with the small gateway, changed by `arguments`."""
+    given = {**CONFIG.model_dump(mode="json", exclude_defaults=True), **arguments}
+    application = {"name": "tierwise", "import_path": "deployments.graph:build_app", "args": given}
+    file = folder / "config.yaml"
+    file.write_text(
+        yaml.safe_dump({"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application]})
+    )
+    return file
 
 
 def chat(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from app.bundled import run_dir
 from app.cache import RedisConfig, cache_key
@@ -15,7 +14,7 @@ from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
 from app.operate import Imported, cache_clear, cache_export, cache_import, cache_stats
 from app.schema import CacheEntry, Embedding
-from tests.fakes import CONFIG, answer, chat
+from tests.fakes import answer, chat, serve_file
 
 VECTOR = Embedding("line", b"\x00\x00\x80?")
 
@@ -24,7 +23,7 @@ VECTOR = Embedding("line", b"\x00\x00\x80?")
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TIERWISE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("TIERWISE_REDIS_URL", raising=False)
-    return written(tmp_path, {"redis": {"embedded": True}})
+    return serve_file(tmp_path, 18123, redis={"embedded": True})
 
 
 @pytest.fixture
@@ -41,16 +40,6 @@ async def fill(url: str) -> None:
         entry = CacheEntry("hello", answer("Hi."), "local", tenant)
         await store.put(cache_key(chat("hello").body, tenant), entry, VECTOR)
     await store.close()
-
-
-def written(folder: Path, fields: dict[str, object]) -> Path:
-    arguments = {**CONFIG.model_dump(mode="json", exclude_defaults=True), **fields}
-    application = {"name": "tierwise", "import_path": "deployments.graph:build_app", "args": arguments}
-    file = folder / "config.yaml"
-    file.write_text(
-        yaml.safe_dump({"http_options": {"host": "127.0.0.1", "port": 18123}, "applications": [application]})
-    )
-    return file
 
 
 @pytest.mark.redis
@@ -100,4 +89,4 @@ def test_an_embedded_redis_that_does_not_run_says_what_to_start(config: Path) ->
 
 def test_without_redis_there_is_no_cache(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="so there is no cache"):
-        cache_stats(written(tmp_path, {}), None)
+        cache_stats(serve_file(tmp_path), None)

@@ -9,25 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
 from app.config import read_serve_file
 from app.errors import ConfigError
 from app.router_evaluation import calibrate
-from tests.fakes import CONFIG
+from tests.fakes import serve_file
 
 EASY = "Thanks, that is all! Say bye to {}."
 HARD = "Prove that every group of order {} squared is abelian, and design a proof checker for the argument."
-
-
-def written(folder: Path, **classifier: Any) -> Path:
-    arguments = {**CONFIG.model_dump(mode="json", exclude_defaults=True), "classifier": classifier}
-    application = {"name": "tierwise", "import_path": "deployments.graph:build_app", "args": arguments}
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1"}, "applications": [application]}))
-    return file
 
 
 @pytest.fixture
@@ -45,20 +36,20 @@ def outcomes(tmp_path: Path) -> Path:
 
 def test_cut_points_keep_the_promise_and_are_served(outcomes: Path, tmp_path: Path) -> None:
     out, plot = tmp_path / "router.json", tmp_path / "curve.png"
-    figures = calibrate(outcomes, 0.95, None, 0.95, out, plot, written(tmp_path))
+    figures = calibrate(outcomes, 0.95, None, 0.95, out, plot, serve_file(tmp_path))
     assert figures["quality_kept"] >= 0.95
     assert figures["usd_per_1k"] < 0.8 * figures["usd_per_1k_top"]
     assert figures["curve"][0]["shares"] == (0.0, 0.0, 1.0)
     assert all(p["interval"][0] <= p["quality_kept"] <= p["interval"][1] for p in figures["curve"])
     assert plot.read_bytes().startswith(b"\x89PNG")
-    file = written(tmp_path, calibration=str(out))
+    file = serve_file(tmp_path, classifier={"calibration": str(out)})
     classifier = read_serve_file(file).config.classifier.build()
     easy, hard = classifier.scores([EASY.format("all"), HARD.format("p")])
     assert easy < 0.7 <= hard
 
 
 def test_a_budget_is_kept(outcomes: Path, tmp_path: Path) -> None:
-    figures = calibrate(outcomes, 0.95, 3.0, 0.95, tmp_path / "router.json", None, written(tmp_path))
+    figures = calibrate(outcomes, 0.95, 3.0, 0.95, tmp_path / "router.json", None, serve_file(tmp_path))
     assert (figures["quality"], figures["usd_per_1k"] <= 3.0) == (None, True)
 
 
@@ -73,7 +64,7 @@ def test_a_budget_is_kept(outcomes: Path, tmp_path: Path) -> None:
 def test_rows_that_cannot_be_used_say_why(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     (tmp_path / "outcomes.jsonl").write_text(json.dumps(row))
     with pytest.raises(ConfigError, match=message):
-        calibrate(tmp_path / "outcomes.jsonl", 0.9, None, 0.95, tmp_path / "out.json", None, written(tmp_path))
+        calibrate(tmp_path / "outcomes.jsonl", 0.9, None, 0.95, tmp_path / "out.json", None, serve_file(tmp_path))
 
 
 def test_a_calibration_of_another_classifier_or_of_other_tiers_does_not_start(tmp_path: Path) -> None:
@@ -85,7 +76,7 @@ def test_a_calibration_of_another_classifier_or_of_other_tiers_does_not_start(tm
         ClassifierConfig(calibration=file).build()
     replace(made, max_scores=(0.5, 0.7, 1.0)).save(file)
     with pytest.raises(ConfigError, match="was made for tiers with"):
-        read_serve_file(written(tmp_path, calibration=str(file)))
+        read_serve_file(serve_file(tmp_path, classifier={"calibration": str(file)}))
 
 
 def test_scores_below_a_cut_point_stay_below_its_tier(tmp_path: Path) -> None:
