@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -29,6 +30,7 @@ from app.routing import plan
 
 _BLOCK = 64  # prompts scored at once
 _FIXED = (0.80, 0.90, 0.92, 0.95)  # cosines at which caches are customarily cut
+_LADDER = ("small", "mid", "large")
 _CONSOLE = Console(stderr=True)
 
 
@@ -138,7 +140,10 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
         config_file: Whose classifier and tiers to use.
 
     Returns:
-        Prompts, the share of each tier, and the mean ms a prompt took.
+        Prompts, the share of each tier, and the mean ms a prompt took. If every row has the `tier` it needs, `small`,
+        `mid` or `large`, and the configuration has three, also the share that goes to the right one, the share of the
+        large ones that goes to the first, and how well the scores, and the prompts' lengths, tell the small and the
+        large from the rest, as AUC.
 
     Raises:
         ConfigError: The configuration or a row cannot be read.
@@ -158,7 +163,40 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
     _write(out, scored)
     names = [tier.name for tier in config.tiers]
     share = {name: round(sum(row["tier"] == name for row in scored) / len(scored), 4) for name in names}
-    return {"prompts": len(rows), "tiers": share, "ms_per_prompt": round(1e3 * seconds / len(rows), 3)}
+    figures: dict[str, Any] = {
+        "prompts": len(rows),
+        "tiers": share,
+        "ms_per_prompt": round(1e3 * seconds / len(rows), 3),
+    }
+    if len(names) == len(_LADDER) and all(row.get("tier") in _LADDER for row in rows):
+        figures |= _placed(rows, scored, names)
+    return figures
+
+
+def _placed(rows: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Compare each prompt's tier with the one it needs."""
+    needed = np.array([_LADDER.index(row["tier"]) for row in rows])
+    got = np.array([names.index(row["tier"]) for row in scored])
+    measures = {"score": [row["score"] for row in scored], "length": [len(row["prompt"]) for row in rows]}
+    return {
+        "right_tier": round(float(np.mean(got == needed)), 4),
+        "hard_to_small": round(float(np.mean(got[needed == 2] == 0)), 4) if (needed == 2).any() else 0.0,
+        "auc": {
+            name: {"small": _auc(values, needed > 0), "large": _auc(values, needed > 1)}
+            for name, values in measures.items()
+        },
+    }
+
+
+def _auc(values: Sequence[float], positive: NDArray[np.bool_]) -> float | None:
+    """Return the chance that a positive has the higher value, ties half; None without both kinds."""
+    from scipy.stats import mannwhitneyu
+
+    if positive.all() or not positive.any():
+        return None
+    found = np.asarray(values, float)
+    above = mannwhitneyu(found[positive], found[~positive]).statistic
+    return round(float(above / (positive.sum() * (~positive).sum())), 4)
 
 
 def calibrate_cache(

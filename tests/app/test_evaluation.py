@@ -113,6 +113,17 @@ def test_route_eval_scores_each_prompt_and_names_its_tier(tmp_path: Path) -> Non
     assert sum(figures["tiers"].values()) == pytest.approx(1)
 
 
+def test_route_eval_compares_the_tiers_with_those_that_the_rows_need(tmp_path: Path) -> None:
+    needs = {"thanks, bye!": "small", "Hi there": "small", "Prove that there are infinitely many primes.": "large"}
+    lines = [
+        json.dumps({"id": f"q{i}", "prompt": prompt, "tier": tier}) for i, (prompt, tier) in enumerate(needs.items())
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    figures = evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
+    assert (figures["right_tier"], figures["hard_to_small"]) == (1.0, 0.0)
+    assert figures["auc"] == {"score": {"small": 1.0, "large": 1.0}, "length": {"small": 1.0, "large": 1.0}}
+
+
 def test_a_row_without_an_id_is_refused_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"prompt": "b"}\n', "utf-8")
     with pytest.raises(ConfigError, match="line 2"):
