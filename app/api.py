@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.api_quality import add_quality
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.errors import (
@@ -125,6 +126,8 @@ def build_api(
         on_feedback(report.correct)
         return JSONResponse({"entry": report.entry, "evicted": not report.correct})
 
+    add_quality(api, controller.quality, config, lambda http: _owner(http) is None)
+
     @api.get("/healthz")
     async def healthz() -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
@@ -224,6 +227,8 @@ def _decision_headers(decision: Outcome | Streaming, target: str, request_id: st
         "x-tierwise-model": target,
         "x-tierwise-route": decision.route,
     }
+    if decision.cascade is not None:
+        headers["x-tierwise-cascade"] = decision.cascade
     if decision.score is not None:
         headers["x-tierwise-score"] = f"{decision.score:.4f}"
     if decision.cache.similarity is not None:

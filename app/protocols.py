@@ -93,6 +93,26 @@ class SemanticCache(Protocol):
         ...
 
 
+class Conversations(Protocol):
+    """Which tier each conversation has reached."""
+
+    async def tier(self, name: str) -> str | None:
+        """Return the tier that a conversation has reached; None if it is not known.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def remember(self, name: str, tier: str) -> None:
+        """Note the tier that a conversation has reached.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+
 class FlightRelay(Protocol):
     """Tells the replicas of the ingress of calls under way. Each leader of a key has a token and a log of lines."""
 

@@ -152,10 +152,12 @@ class Outcome:
         cost_usd: What the answer cost.
         saved_usd: The bill at the baseline's price, less `cost_usd`.
         latency_s: From the parsed request to the answer; of a stream, to its end.
-        route: Why this tier: `cache`, `score`, `pinned`, or `unclassified` when the classifier was down.
+        route: Why this tier: `cache`, or the reason of its Route in `app/routing.py`.
         finished: False for a stream that broke off.
         tenant: Who asked,
         request_id: and the request's name.
+        cascade: What became of a cheaper tier's answer that was tried first: `kept`, or why it was not.
+        cascade_saved_usd: What trying it saved; below 0 what it cost in vain.
     """
 
     completion: Completion
@@ -170,6 +172,8 @@ class Outcome:
     finished: bool = True
     tenant: str = ""
     request_id: str = ""
+    cascade: str | None = None
+    cascade_saved_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,7 @@ class Streaming:
     score: float | None
     attempts: int
     route: str
+    cascade: str | None
     parts: AsyncGenerator[StreamPart, None]
 
 

@@ -115,6 +115,24 @@ def parse_feedback(raw: bytes) -> Feedback:
         raise InvalidRequestError(f'{error}. Send {{"entry": "...", "correct": true or false}}.') from error
 
 
+class Labelled(msgspec.Struct):
+    """Which of two answers a person found better."""
+
+    better: Literal["first", "second", "neither"]
+
+
+def parse_preference(raw: bytes) -> Labelled:
+    """Decode a person's word on a pair.
+
+    Raises:
+        InvalidRequestError: It is not `{"better": "first|second|neither"}`.
+    """
+    try:
+        return msgspec.json.decode(raw, type=Labelled)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f'{error}. Send {{"better": "first"}}, or "second" or "neither".') from error
+
+
 def message_text(message: Mapping[str, Any]) -> str:
     """Return the text of a message, its text parts joined by newlines."""
     content = message.get("content")

@@ -66,7 +66,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
 def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
     """Bind a local model as the deployment of that name."""
     env = {"HF_HUB_OFFLINE": "1"} if llm.model.startswith(("bundled:", "/", ".")) else {}
-    engine = {"max_model_len": 4096, **llm.engine}
+    engine = {"max_model_len": llm.context_tokens, **llm.engine}
     bundle: dict[str, float] = {"CPU": llm.cpus}
     if llm.device == "cuda":
         bundle["GPU"] = llm.gpu_fraction

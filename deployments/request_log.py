@@ -25,6 +25,7 @@ class RequestLog:
             "tier": outcome.tier,
             "model": outcome.completion.target,
             "route": outcome.route,
+            "cascade": outcome.cascade,
             "cache": cache.status,
             "reason": cache.reason,
             "similarity": _rounded(cache.similarity, 4),

@@ -11,10 +11,13 @@ from typing import Any
 
 import yaml
 
+from app.cache.bound import Tally
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError
 from app.protocols import FlightRelay
+from app.quality.audit import Pair, Watch
+from app.quality.bound import Kept
 from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Embedding, Outcome, StreamPart
 from app.wire import chunks_of, last_user_text
 
@@ -171,6 +174,62 @@ class FakeRelay:
             raise self.error
 
 
+class FakeConversations:
+    """Conversations in a dictionary."""
+
+    def __init__(self) -> None:
+        self.tiers: dict[str, str] = {}
+        self.error: CacheUnavailableError | None = None
+
+    async def tier(self, name: str) -> str | None:
+        if self.error:
+            raise self.error
+        return self.tiers.get(name)
+
+    async def remember(self, name: str, tier: str) -> None:
+        if self.error:
+            raise self.error
+        self.tiers[name] = tier
+
+
+class FakeQuality:
+    """A QualityBounds in memory that never moves a cut point by itself."""
+
+    def __init__(self) -> None:
+        self.drawn: list[bool] = []
+        self.added: list[tuple[str, bool]] = []
+        self.spent_usd = 0.0
+        self.waiting: dict[str, Pair] = {}
+        self.steps: dict[str, int] = {}
+
+    def now(self) -> Watch:
+        tallies = {tier: Tally(1, int(not as_good)) for tier, as_good in self.added}
+        kept = Kept(tallies, self.steps, len(self.drawn), sum(self.drawn))
+        return Watch(kept, self.spent_usd, len(self.waiting))
+
+    async def read(self) -> Watch:
+        return self.now()
+
+    async def draw(self, down: bool) -> None:
+        self.drawn.append(down)
+
+    async def add(self, tier: str, as_good: bool) -> tuple[Kept, tuple[str, int] | None]:
+        self.added.append((tier, as_good))
+        return self.now().kept, None
+
+    async def spend(self, cost_usd: float) -> None:
+        self.spent_usd += cost_usd
+
+    async def keep(self, pair: Pair) -> None:
+        self.waiting[pair.id] = pair
+
+    async def pairs(self) -> list[Pair]:
+        return list(self.waiting.values())
+
+    async def take(self, pair_id: str) -> Pair | None:
+        return self.waiting.pop(pair_id, None)
+
+
 class FakeClassifier:
     """A ComplexityClassifier with one opinion, or one failure."""
 
@@ -278,7 +337,19 @@ def controller(
     on_end: Callable[[Outcome], None] = lambda outcome: None,
     clock: Callable[[], float] = time.perf_counter,
     relay: FlightRelay | None = None,
+    conversations: FakeConversations | None = None,
+    quality: FakeQuality | None = None,
 ) -> TrafficController:
     """Make a controller over fakes; `score` is what its classifier says."""
-    classifier = classifier or FakeClassifier(score)
-    return TrafficController(config, cache, semantic, classifier, providers, on_end, clock, relay=relay)
+    return TrafficController(
+        config,
+        cache,
+        semantic,
+        classifier or FakeClassifier(score),
+        providers,
+        on_end,
+        clock,
+        relay=relay,
+        conversations=conversations,
+        quality=quality,
+    )

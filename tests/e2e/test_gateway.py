@@ -108,6 +108,40 @@ def test_auto_routes_by_score_and_says_so(gateway: Gateway) -> None:
     assert easy["tier"] == "local"
 
 
+HARD = "Prove that there are infinitely many primes congruent to 3 modulo 4, and that the proof fails for 1 modulo 4."
+
+
+def test_within_a_conversation_the_tier_never_drops(gateway: Gateway) -> None:
+    first, headers = ask(gateway.client(), HARD, model="auto")
+    messages = [
+        {"role": "user", "content": HARD},
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "user", "content": "Thanks, bye!"},
+    ]
+
+    def next_turn() -> dict[str, str]:  # what was reached is noted after the answer
+        return ask(gateway.client(), "", model="auto", messages=messages, extra_headers={"Cache-Control": "no-store"})[
+            1
+        ]
+
+    assert headers["tier"] != "local"
+    assert eventually(lambda: next_turn()["route"] == "conversation", 5)
+    assert next_turn()["tier"] == headers["tier"]
+    assert ask(gateway.client(), "Thanks, bye!", model="auto")[1]["tier"] == "local"
+
+
+def test_near_a_cut_point_the_local_models_answer_is_kept_if_it_is_whole_and_sure(gateway: Gateway) -> None:
+    tries = gateway.client("initech")
+    whole, headers = ask(
+        tries, "Explain the difference between TCP and UDP to a colleague.", model="auto", max_tokens=200, stop=["."]
+    )
+    assert (headers["cascade"], headers["model"]) == ("kept", "smollm2-135m")
+    assert whole.choices[0].logprobs is None
+    _, headers = ask(tries, "Explain how a bill becomes a law.", model="auto", max_tokens=2)
+    assert headers["cascade"] == "truncated"
+    assert "cascade" not in ask(gateway.client(), "Explain how a law is repealed.", model="auto")[1]
+
+
 def test_the_same_question_hits_exactly_and_a_rewording_by_meaning(gateway: Gateway) -> None:
     stored(gateway, "What is the date on the invoice?")
     _, again = ask(gateway.client(), "What is the date on the invoice?")
