@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import msgspec
 from pydantic import Field
 
 from app.cache.policy import refused
 from app.section import Section
+from app.shaping.schema import text_fault
 
 
 class CascadeConfig(Section):
@@ -50,30 +50,11 @@ def objection(request: Mapping[str, Any], body: Mapping[str, Any], min_token_pro
             return "empty"
         if message.get("refusal") or refused(text):
             return "refusal"
-        if not _well_formed(request.get("response_format") or {}, text):
+        if text_fault(request.get("response_format") or {}, text) is not None:
             return "schema"
         if _token_probability(choice) < min_token_probability:
             return "unsure"
     return None
-
-
-def _well_formed(wanted: Mapping[str, Any], text: str) -> bool:
-    """Whether a text is JSON where that is wanted, and follows the schema if there is one."""
-    if wanted.get("type") not in ("json_object", "json_schema"):
-        return True
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError):
-        return False
-    if wanted["type"] == "json_object":
-        return isinstance(value, dict)
-    import jsonschema_rs
-
-    schema = (wanted.get("json_schema") or {}).get("schema")
-    try:
-        return schema is None or jsonschema_rs.is_valid(schema, value)
-    except ValueError:  # the schema itself is none: that is for the provider to say
-        return True
 
 
 def _token_probability(choice: Mapping[str, Any]) -> float:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, TypeVar
 
+from app.asking import Asked, Asker
 from app.background import Background
 from app.cache import cache_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
 from app.cache.coalesce import Coalescer, Event
 from app.cache.judge import judge_by
 from app.cache.policy import lookup_refusal, storable
-from app.cascade import objection
 from app.config import GatewayConfig
 from app.errors import (
     CacheUnavailableError,
-    ContextLengthError,
-    UnavailableError,
     UpstreamError,
 )
 from app.pricing import cost_usd
@@ -30,8 +27,9 @@ from app.protocols import ChatProvider, ComplexityClassifier, Conversations, Exa
 from app.quality.audit import QualityAuditor, QualityBounds, QualityCheck
 from app.quality.judge import preferred_by
 from app.router import Router
-from app.routing import Route, TierConfig, Tiers, pinned
+from app.routing import Route, TierConfig, pinned
 from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
+from app.shaping.schema import Fate, fault, structured
 from app.wire import ChunkAssembler
 
 log = logging.getLogger(__name__)
@@ -48,6 +46,8 @@ class _Call:
         route: Where its call goes.
         cascade: What became of the cheaper tier's answer: `kept`, or why it was not; None if it was not asked.
         tried_usd: What that answer cost, if it was not kept.
+        wasted_usd: What answers cost that were not the JSON asked for, or cut.
+        schema: What became of the answer, where JSON was asked for.
         begun: Once its call streams, what a Streaming holds before its parts.
         outcome: Of its call. Route, begun and outcome stay None when another request's call gives the answer.
     """
@@ -59,6 +59,8 @@ class _Call:
     route: Route | None = None
     cascade: str | None = None
     tried_usd: float = 0.0
+    wasted_usd: float = 0.0
+    schema: Fate | None = None
     begun: tuple[str, str, CacheLookup, float | None, int, str, str | None] | None = None
     outcome: Outcome | None = None
 
@@ -106,14 +108,13 @@ class TrafficController:
         self._exact = exact
         self._cache = cache
         self._router = Router(config, classifier, conversations, quality)
-        self._providers = providers
         self._on_end = on_end
         self._clock = clock
         self._now = now
         self._prices = config.prices()
         self._baseline = config.baseline_price()
-        stand_ins = config.stand_ins()
-        self._local = {tier.name for tier in config.tiers if tier.llm or tier.name in stand_ins}
+        local = {tier.name for tier in config.tiers if tier.llm} | config.stand_ins().keys()
+        self._asker = Asker(providers, self._prices, local)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
         self._writes = Background()
@@ -137,7 +138,7 @@ class TrafficController:
                 config.routing.quality,
                 quality,
                 best.name,
-                lambda request: self._whole(request, (best,), "audit"),
+                self._by_the_best,
                 preferred_by(self._judged, judge) if judge else None,
                 on_check,
             )
@@ -254,23 +255,14 @@ class TrafficController:
     async def _past_the_cache(self, request: ChatRequest) -> Fresh:
         """Answer a request by the tiers, in one piece, to check what the cache answered."""
         route = await self._router.route(request)
-        return await self._whole(request, route.tiers, route.reason)
+        return _fresh(await self._asker.whole(request, route.tiers, pinned=route.reason == "pinned"))
 
-    async def _whole(
-        self, request: ChatRequest, tiers: Tiers, reason: str, extra: Mapping[str, Any] = MappingProxyType({})
-    ) -> Fresh:
-        """Ask tiers for an answer in one piece, with `extra` fields in the body."""
-        body = {name: value for name, value in request.body.items() if name not in ("stream", "stream_options")}
-        whole = replace(request, body={**body, **extra})
-        completion, _, _ = await self._first_answer(
-            tiers, lambda tier: self._providers[tier.name].complete(_addressed(whole, tier, reason))
-        )
-        return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
+    async def _by_the_best(self, request: ChatRequest) -> Fresh:
+        """Answer a request by the best tier, in one piece, to check what a cheaper one answered."""
+        return _fresh(await self._asker.whole(request, self._config.tiers[-1:]))
 
     async def _judged(self, body: Mapping[str, Any]) -> Fresh:
-        tier = pinned(str(body["model"]), self._config.tiers)
-        completion = await self._providers[tier.name].complete(body)
-        return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
+        return _fresh(await self._asker.complete(pinned(str(body["model"]), self._config.tiers), body))
 
     def _events(self, call: _Call, streamed: bool) -> AsyncGenerator[Event, None]:
         """Ask, or follow an identical request that does: only one that the cache could have answered."""
@@ -298,54 +290,33 @@ class TrafficController:
             yield call.outcome
             return
         call.route = route = await self._router.route(call.request)
-        if route.cheaper is not None and (cheap := await self._try_cheaper(call, route.cheaper)) is not None:
-            asked = self._whole_events(call, cheap, route.cheaper, 1)
-        elif streamed:
-            asked = self._ask_streamed(call, route)
-        else:
-            asked = self._ask_plainly(call, route)
+        kept = await self._try_cheaper(call, route.cheaper) if route.cheaper else None
+        asked = self._ask_streamed(call, route) if streamed and kept is None else self._ask_plainly(call, route, kept)
         async with aclosing(asked) as events:
             async for event in events:
                 yield event
 
-    async def _try_cheaper(self, call: _Call, tier: TierConfig) -> Completion | None:
+    async def _try_cheaper(self, call: _Call, tier: TierConfig) -> Asked | None:
         """Ask the tier below a near cut point; its answer is kept only if it passes the checks of a cascade."""
-        told = bool(call.request.body.get("logprobs"))
-        extra = {"logprobs": True} if tier.name in self._local else {}
-        try:
-            found = await self._whole(call.request, (tier,), "cascade", extra)
-        except (UnavailableError, ContextLengthError):
-            call.cascade = "failed"
-            return None
-        body = found.completion.body
-        call.cascade = objection(call.request.body, body, self._config.routing.cascade.min_token_probability) or "kept"
-        if call.cascade != "kept":
-            call.tried_usd = found.cost_usd
-            return None
-        for choice in () if told else body["choices"]:
-            choice.pop("logprobs", None)
-        return found.completion
+        probability = self._config.routing.cascade.min_token_probability
+        asked, call.cascade = await self._asker.cheaper(call.request, tier, probability)
+        if call.cascade == "kept":
+            return asked
+        call.tried_usd = asked.cost_usd + asked.wasted_usd if asked else 0.0
+        return None
 
-    async def _ask_plainly(self, call: _Call, route: Route) -> AsyncGenerator[Event, None]:
-        completion, tier, attempts = await self._first_answer(
-            route.tiers, lambda tier: self._providers[tier.name].complete(_addressed(call.request, tier, route.reason))
-        )
-        async for event in self._whole_events(call, completion, tier, attempts + call.tried_in_vain):
-            yield event
-
-    async def _whole_events(
-        self, call: _Call, completion: Completion, tier: TierConfig, attempts: int
-    ) -> AsyncGenerator[Event, None]:
-        write = self._given(call, completion, tier, attempts)
+    async def _ask_plainly(self, call: _Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
+        asked = kept or await self._asker.whole(call.request, route.tiers, pinned=route.reason == "pinned")
+        call.schema, call.wasted_usd = asked.schema, asked.wasted_usd
+        write = self._given(call, asked.completion, asked.tier, asked.attempts + call.tried_in_vain)
         if call.outcome is not None:
             yield call.outcome
         if write is not None:
             await write
 
     async def _ask_streamed(self, call: _Call, route: Route) -> AsyncGenerator[Event, None]:
-        (first, rest), tier, attempts = await self._first_answer(
-            route.tiers,
-            lambda tier: _opened(self._providers[tier.name].stream(_addressed(call.request, tier, route.reason))),
+        (first, rest), tier, attempts = await self._asker.opened(
+            call.request, route.tiers, pinned=route.reason == "pinned"
         )
         attempts += call.tried_in_vain
         call.begun = (tier.name, first.target, call.lookup, route.score, attempts, route.reason, call.cascade)
@@ -361,7 +332,13 @@ class TrafficController:
             finished = True
         finally:
             await rest.aclose()
-            write = self._given(call, Completion(assembler.completion(), first.target), tier, attempts, finished)
+            completion = Completion(assembler.completion(), first.target)
+            wrong = fault(call.request.body, completion.body) if finished else None
+            if finished and structured(call.request.body):
+                call.schema = "invalid" if wrong else "valid"
+            write = self._given(call, completion, tier, attempts, finished and wrong is None)
+        if wrong is not None:
+            raise UpstreamError(f"the answer cannot be used: {wrong}", tier.name)
         if call.outcome is not None:
             yield call.outcome
         if write is not None:
@@ -382,23 +359,6 @@ class TrafficController:
             await events.aclose()
             if call.begun is None:
                 self._end(self._coalesced(call, event) if isinstance(event, Outcome) else self._cut_off(call, came))
-
-    async def _first_answer(
-        self, tiers: tuple[TierConfig, ...], ask: Callable[[TierConfig], Coroutine[Any, Any, T]]
-    ) -> tuple[T, TierConfig, int]:
-        """Ask the tiers in turn; a prompt too long for one goes to the next as well."""
-        too_long: ContextLengthError | None = None
-        for attempt, tier in enumerate(tiers, 1):
-            try:
-                return await ask(tier), tier, attempt
-            except UpstreamError as error:
-                log.warning("tier %s failed: %s", tier.name, error.message)
-            except ContextLengthError as error:
-                too_long = error
-        if too_long is not None:
-            raise too_long
-        names = ", ".join(tier.name for tier in tiers)
-        raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
 
     def _concluded(self, call: _Call, outcome: Outcome) -> Outcome:
         """Return the request's outcome: that of its own call, or one that follows from another's."""
@@ -448,7 +408,7 @@ class TrafficController:
     ) -> Outcome:
         usage = completion.usage
         answer_usd = cost_usd(usage, self._prices[completion.target])
-        cost = answer_usd + call.tried_usd
+        cost = answer_usd + call.tried_usd + call.wasted_usd
         dearer_usd = cost_usd(usage, next(iter(route.tiers[0].models().values())))
         cascade_saved = dearer_usd - answer_usd if call.cascade == "kept" else -call.tried_usd
         return Outcome(
@@ -466,6 +426,7 @@ class TrafficController:
             call.request.request_id,
             call.cascade,
             cascade_saved,
+            call.schema,
         )
 
     def _end(self, outcome: Outcome) -> Outcome:
@@ -490,19 +451,5 @@ class TrafficController:
             log.warning("an answer was not cached: %s", error.message)
 
 
-def _addressed(request: ChatRequest, tier: TierConfig, route: str) -> Mapping[str, Any]:
-    """Name the tier as the model of a routed request: any of its targets may answer."""
-    return request.body if route == "pinned" else {**request.body, "model": tier.name}
-
-
-async def _opened(
-    stream: AsyncGenerator[StreamPart, None],
-) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
-    """Wait for a stream's first part, so that a failure before it can still go to another tier."""
-    try:
-        return await anext(stream), stream
-    except StopAsyncIteration:
-        raise UpstreamError("the stream ended before its first chunk", "stream") from None
-    except BaseException:
-        await stream.aclose()
-        raise
+def _fresh(asked: Asked) -> Fresh:
+    return Fresh(asked.completion, asked.cost_usd + asked.wasted_usd)

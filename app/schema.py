@@ -21,6 +21,9 @@ class ChatRequest:
         store: False when the client sent `Cache-Control: no-store`.
         max_age_s: Oldest stored answer that the client takes, by `Cache-Control: max-age`.
         request_id: The client's own name of it, or one made for it.
+        profile: The profile that shaped it.
+        tiers: The only ones that may answer; empty for all.
+        raised_max_tokens: The limit for a second try, where `max_tokens` is the profile's and cut the answer.
     """
 
     body: Mapping[str, Any]
@@ -30,6 +33,9 @@ class ChatRequest:
     store: bool = True
     max_age_s: float | None = None
     request_id: str = ""
+    profile: str | None = None
+    tiers: tuple[str, ...] = ()
+    raised_max_tokens: int | None = None
 
     @property
     def model(self) -> str:
@@ -158,6 +164,8 @@ class Outcome:
         request_id: and the request's name.
         cascade: What became of a cheaper tier's answer that was tried first: `kept`, or why it was not.
         cascade_saved_usd: What trying it saved; below 0 what it cost in vain.
+        schema: Where JSON was asked for: `valid`, `repaired` (asked again, or freed of Markdown), `escalated` (to a
+            better tier), or `invalid` (none of them could).
     """
 
     completion: Completion
@@ -174,6 +182,7 @@ class Outcome:
     request_id: str = ""
     cascade: str | None = None
     cascade_saved_usd: float = 0.0
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
