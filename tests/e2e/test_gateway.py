@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import psutil
 import pytest
 
-from tests.e2e.conftest import Gateway
+from tests.e2e.conftest import KEYS, Gateway
 from tests.upstream import Script
 from tests.waiting import eventually
 
@@ -85,6 +86,19 @@ def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 12
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+
+
+def test_the_local_model_speaks_anthropics_messages_whole_and_streamed(gateway: Gateway) -> None:
+    asked: Any = {"model": "local", "max_tokens": 12, "messages": [{"role": "user", "content": "Count to thirty."}]}
+    with anthropic.Anthropic(base_url=gateway.url, api_key=KEYS["acme"], max_retries=0) as client:
+        message: Any = client.messages.create(**asked, system="Be brief.")
+        with client.messages.stream(**asked) as stream:
+            texts = list(stream.text_stream)
+            streamed: Any = stream.get_final_message()
+    assert message.content[0].text
+    assert (message.model, message.stop_reason, message.usage.output_tokens) == ("smollm2-135m", "max_tokens", 12)
+    assert "".join(texts) == streamed.content[0].text != ""
+    assert (streamed.stop_reason, streamed.usage.output_tokens) == ("max_tokens", 12)
 
 
 def test_the_local_model_obeys_a_json_schema(gateway: Gateway) -> None:
@@ -339,8 +353,6 @@ def test_a_wrong_key_is_401(gateway: Gateway) -> None:
 
 
 def test_malformed_json_is_400(gateway: Gateway) -> None:
-    from tests.e2e.conftest import KEYS
-
     headers = {"authorization": f"Bearer {KEYS['acme']}", "content-type": "application/json"}
     request = urllib.request.Request(f"{gateway.url}/v1/chat/completions", b'{"model": ', headers)
     with pytest.raises(urllib.error.HTTPError) as caught:

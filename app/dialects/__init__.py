@@ -1,0 +1,7 @@
+"""The APIs in which chats may be asked for: one module each, a translation to chat completions and back."""
+
+from app.dialects.base import Dialect
+from app.dialects.chat import ChatDialect
+from app.dialects.messages import MessagesDialect, message_error
+
+__all__ = ["ChatDialect", "Dialect", "MessagesDialect", "message_error"]
