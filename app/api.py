@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.dialects import ChatDialect, Dialect, MessagesDialect, message_error
+from app.dialects import ChatDialect, Dialect, MessagesDialect, ResponsesDialect, message_error
 from app.errors import (
     GatewayError,
     InvalidRequestError,
@@ -72,6 +72,10 @@ def build_api(
     @api.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
         return await ask(http, ChatDialect)
+
+    @api.post("/v1/responses")
+    async def responses(http: Request) -> Response:
+        return await ask(http, ResponsesDialect)
 
     @api.post("/v1/messages")
     async def messages(http: Request) -> Response:

@@ -3,5 +3,6 @@
 from app.dialects.base import Dialect
 from app.dialects.chat import ChatDialect
 from app.dialects.messages import MessagesDialect, message_error
+from app.dialects.responses import ResponsesDialect
 
-__all__ = ["ChatDialect", "Dialect", "MessagesDialect", "message_error"]
+__all__ = ["ChatDialect", "Dialect", "MessagesDialect", "ResponsesDialect", "message_error"]

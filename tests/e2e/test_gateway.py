@@ -88,6 +88,18 @@ def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
 
 
+def test_the_local_model_speaks_openais_responses_whole_and_streamed(gateway: Gateway) -> None:
+    asked: Any = {"model": "local", "max_output_tokens": 12, "input": "Count to forty."}
+    response = gateway.client().responses.create(**asked, instructions="Be brief.")
+    events = list(gateway.client().responses.create(**asked, stream=True))
+    assert response.output_text
+    assert response.usage is not None
+    assert (response.model, response.status, response.usage.output_tokens) == ("smollm2-135m", "incomplete", 12)
+    last = events[-1].response
+    assert (events[-1].type, last.usage.output_tokens) == ("response.incomplete", 12)
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == last.output_text
+
+
 def test_the_local_model_speaks_anthropics_messages_whole_and_streamed(gateway: Gateway) -> None:
     asked: Any = {"model": "local", "max_tokens": 12, "messages": [{"role": "user", "content": "Count to thirty."}]}
     with anthropic.Anthropic(base_url=gateway.url, api_key=KEYS["acme"], max_retries=0) as client:
