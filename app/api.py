@@ -16,15 +16,17 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.dialects import ChatDialect, Dialect, MessagesDialect, ResponsesDialect, message_error
+from app.dialects import ChatDialect, Dialect, EmbeddingsRequest, MessagesDialect, ResponsesDialect, message_error
 from app.errors import (
+    CacheUnavailableError,
     GatewayError,
     InvalidRequestError,
+    ModelNotFoundError,
     PermissionDeniedError,
     RequestTooLargeError,
     UnavailableError,
 )
-from app.protocols import CacheClearer
+from app.protocols import CacheClearer, TextEmbedder
 from app.replies import replayed, streamed, whole
 from app.schema import ChatRequest, Outcome, PartStatus
 from app.tenants import Tenants
@@ -43,6 +45,7 @@ def build_api(
     on_error: Callable[[GatewayError], None] = lambda error: None,
     on_feedback: Callable[[bool], None] = lambda correct: None,
     clearer: CacheClearer | None = None,
+    embedder: TextEmbedder | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -52,14 +55,20 @@ def build_api(
         on_error: Called with every failure that a client sees.
         on_feedback: Called with a client's verdict on a cached answer: whether it was correct.
         clearer: Evicts by scope and by tenant; None where there is no cache.
+        embedder: The cache's encoder; likewise.
     """
     api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
 
-    async def ask(http: Request, dialect_of: type[Dialect]) -> Response:
+    def identified(http: Request) -> tuple[str, str]:
+        """Return the id of the request and the tenant, and leave them for the log."""
         request_id = _request_id(http)
         caller.set((request_id, None))
         tenant = tenants.of(_authorization(http))
         caller.set((request_id, tenant))
+        return request_id, tenant
+
+    async def ask(http: Request, dialect_of: type[Dialect]) -> Response:
+        request_id, tenant = identified(http)
         dialect = dialect_of(await _body(http, config.max_body_bytes))
         request = _chat_request(dialect.body, tenant, http.headers, request_id)
         if not request.body.get("stream"):
@@ -80,6 +89,22 @@ def build_api(
     @api.post("/v1/messages")
     async def messages(http: Request) -> Response:
         return await ask(http, MessagesDialect)
+
+    @api.post("/v1/embeddings")
+    async def embeddings(http: Request) -> Response:
+        request_id, _ = identified(http)
+        asked = EmbeddingsRequest(await _body(http, config.max_body_bytes), config.cache.embeddings.max_inputs)
+        if embedder is None:
+            raise ModelNotFoundError(
+                "The cache's encoder makes the vectors; set `redis` in the configuration to have it."
+            )
+        try:
+            vectors = await embedder.embed(asked.model, asked.texts)
+        except CacheUnavailableError as error:
+            raise UnavailableError(
+                f"No vectors: {error.message}. Try again in {UnavailableError.retry_after_s} s."
+            ) from error
+        return Response(encode(asked.answer(vectors)), 200, {"x-request-id": request_id}, "application/json")
 
     @api.get("/v1/models")
     async def models(http: Request) -> Response:
@@ -218,6 +243,8 @@ def _models(config: GatewayConfig) -> list[dict[str, Any]]:
     owners = dict.fromkeys(config.auto_models, "tierwise")
     owners |= {tier.name: "tierwise" for tier in config.tiers}
     owners |= {name: tier.name for tier in config.tiers for name in tier.models()}
+    if config.redis is not None:
+        owners |= dict.fromkeys(config.cache.embeddings.names(config.cache.embedder.model), "cache")
     created = _STARTED
     return [{"id": name, "object": "model", "created": created, "owned_by": owner} for name, owner in owners.items()]
 

@@ -43,10 +43,11 @@ class Ingress:
         self._store = config.redis.build(config.cache.limits) if config.redis else None
         self._telemetry = Telemetry(config.cache.audit.confidence)
         self._log = RequestLog() if config.log_requests else None
+        self._remote_cache = RemoteCache(cache) if cache else None
         self._controller = TrafficController(
             config,
             self._store,
-            RemoteCache(cache) if cache else None,
+            self._remote_cache,
             RemoteClassifier(classifier),
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
             self.record,
@@ -65,6 +66,7 @@ class Ingress:
             self.record_error,
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
+            self._remote_cache,
         )
 
     def _bounds(self) -> RedisBounds | None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from app.api import build_api
 from app.schema import PartStatus
 from app.tenants import OpenTenants, Tenants
-from tests.fakes import CONFIG, FakeExactCache, FakeProvider, FakeSemanticCache, controller
+from tests.fakes import CONFIG, FakeEmbedder, FakeExactCache, FakeProvider, FakeSemanticCache, controller
 
 
 @asynccontextmanager
@@ -34,7 +34,10 @@ async def served(api: FastAPI) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def gateway(
-    cache: FakeExactCache | None, providers: Mapping[str, FakeProvider], tenants: Tenants | None = None
+    cache: FakeExactCache | None,
+    providers: Mapping[str, FakeProvider],
+    tenants: Tenants | None = None,
+    embedder: FakeEmbedder | None = None,
 ) -> AsyncIterator[str]:
     """Serve the small gateway over fakes and yield its URL."""
 
@@ -45,6 +48,7 @@ async def gateway(
         return b""
 
     controlled = controller(cache, providers, semantic=FakeSemanticCache())
-    async with served(build_api(controlled, CONFIG, tenants or OpenTenants().build(), states, metrics)) as url:
+    tenants = tenants or OpenTenants().build()
+    async with served(build_api(controlled, CONFIG, tenants, states, metrics, embedder=embedder)) as url:
         yield url
         await controlled.drain()

@@ -65,7 +65,7 @@ def understood(body: Mapping[str, Any], shape: type[T], more: Collection[str], a
         return shaped(body, shape)
     except InvalidRequestError as error:
         field = re.split(r"[.\[]", error.param or "")[0]
-        if error.message.startswith("Invalid") and field in advice:
+        if error.message.startswith(("Invalid", "Expected")) and field in advice:
             raise InvalidRequestError(f"{error.message} {advice[field]}", error.param) from error
         raise
 
