@@ -27,7 +27,12 @@ from app.section import Section
 
 
 class TenantLimits(Section):
-    """What a tenant has in place of the general limits; null leaves that one."""
+    """What a tenant has in place of the general limits; null leaves that one.
+
+    Attributes:
+        ttl_s: How long an answer is kept.
+        max_entries: Answers kept in one scope.
+    """
 
     ttl_s: PositiveInt | None = None
     max_entries: PositiveInt | None = None
@@ -52,6 +57,8 @@ class CacheConfig(Section):
         audit: How the share of wrong hits is kept under its limit.
         coalesce: Whether identical requests in flight share one call.
         embeddings: What `POST /v1/embeddings` takes.
+        embedder: What makes the vectors that are searched.
+        verifier: What reads two texts that are alike.
     """
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.6

@@ -24,7 +24,14 @@ _FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 
 
 class OnnxEmbedderConfig(Section):
-    """A folder with `tokenizer.json` and a graph from `input_ids`, `attention_mask` to `sentence_embedding`."""
+    """A folder with `tokenizer.json` and a graph from `input_ids`, `attention_mask` to `sentence_embedding`.
+
+    Attributes:
+        model: The folder, or `bundled:minilm`.
+        precision: `fp32` reads `model.onnx`, `int8` reads `model.int8.onnx`.
+        max_tokens: The window; of a longer text its head and its tail are read.
+        threads: Of a CPU, for one batch.
+    """
 
     kind: Literal["onnx"] = "onnx"
     model: str = "bundled:minilm"
@@ -45,7 +52,14 @@ class OnnxEmbedderConfig(Section):
 
 
 class SentenceTransformersConfig(Section):
-    """A folder as sentence-transformers saves it, with mean or CLS pooling; exported to ONNX when first used."""
+    """A folder as sentence-transformers saves it, with mean or CLS pooling; exported to ONNX when first used.
+
+    Attributes:
+        model: The folder.
+        precision: Of the export; `int8` is faster and less exact.
+        max_tokens: The window; of a longer text its head and its tail are read.
+        threads: Of a CPU, for one batch.
+    """
 
     kind: Literal["sentence-transformers"]
     model: Path

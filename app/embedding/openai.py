@@ -21,8 +21,11 @@ class OpenAIEmbedderConfig(Section):
     """A model of OpenAI's embeddings endpoint, or of anything that speaks it. Every lookup then waits for that API.
 
     Attributes:
+        model: The API's name for it.
         dimensions: Ask for shorter vectors; by default the model's own length.
+        base_url: Of the API; null is OpenAI's.
         api_key_env: The environment variable that holds the key; null where none is needed.
+        timeout_s: Longest wait for the vectors; a lookup without them is a miss.
     """
 
     kind: Literal["openai"]
