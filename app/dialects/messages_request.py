@@ -131,12 +131,15 @@ def read_messages(raw: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _chat(asked: _Body) -> dict[str, Any]:
     if asked.messages[-1].role == "assistant":
         raise unsupported("messages", "An answer cannot be begun for the model: end with a turn of the user.")
+    turns = [turn for i, message in enumerate(asked.messages) for turn in _turns(message, f"messages[{i}]")]
+    if not turns:
+        raise unsupported("messages", "Turns without content ask for nothing: add a text.")
     system = asked.system if isinstance(asked.system, str) else plain([_part(text) for text in asked.system or ()])
     wanted = asked.output_config and asked.output_config.format
     schema = {"name": "answer", "schema": wanted.schema, "strict": True} if wanted else None
     fields = {
         "model": asked.model,
-        "messages": [{"role": "system", "content": system}] if system else [],
+        "messages": [{"role": "system", "content": system}, *turns] if system else turns,
         "max_completion_tokens": asked.max_tokens,
         "stream": asked.stream,
         "stop": asked.stop_sequences,
@@ -148,12 +151,10 @@ def _chat(asked: _Body) -> dict[str, Any]:
         "reasoning_effort": asked.output_config and asked.output_config.effort,
         "user": asked.metadata and asked.metadata.user_id,
     }
-    for i, message in enumerate(asked.messages):
-        fields["messages"] += _turn(message, f"messages[{i}]")
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _turn(message: _Message, path: str) -> Iterator[dict[str, Any]]:
+def _turns(message: _Message, path: str) -> Iterator[dict[str, Any]]:
     """Yield the results of tools as messages of their own, and before the rest, as a chat completion wants them."""
     if isinstance(message.content, str):
         yield {"role": message.role, "content": message.content}

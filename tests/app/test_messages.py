@@ -134,6 +134,7 @@ def test_a_format_is_a_response_format() -> None:
     [
         ({"max_tokens": None}, "max_tokens", "missing"),
         ({"messages": []}, "messages", "at least one"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages", "add a text"),
         ({"top_k": 5}, "top_k", "Use `top_p`"),
         ({"invented_tomorrow": 1}, "invented_tomorrow", "Leave it out"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking.type", "Leave it out"),
