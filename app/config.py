@@ -17,6 +17,7 @@ from app.errors import ConfigError
 from app.pricing import Price
 from app.routing import RoutingConfig, TierConfig, Tiers
 from app.section import Section
+from app.shaping import ProfileConfig
 from app.tenants import OpenTenants, TenantsConfig, check_address
 
 
@@ -30,6 +31,7 @@ class GatewayConfig(Section):
         classifier: What scores difficulty.
         tiers: By rising `max_score`, the last at 1.0.
         routing: What decides beside the score.
+        profiles: Shapes of requests, by name.
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
@@ -42,7 +44,8 @@ class GatewayConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)]
     routing: RoutingConfig = RoutingConfig()
-    auto_models: tuple[str, ...] = ("auto",)
+    profiles: Mapping[str, ProfileConfig] = {}
+    auto_models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
     log_requests: bool = True
@@ -72,11 +75,25 @@ class GatewayConfig(Section):
         for tenant, bounds in self.routing.tenants.items():
             if wrong := bounds.check(names):
                 raise ValueError(f"routing.tenants.{tenant}.{wrong}")
+        self._check_profiles(names)
         if self.routing.top_share is not None and len(names) == 1:
             raise ValueError("routing.top_share: there is only one tier")
         if self.baseline is not None and self.baseline not in self.prices():
             raise ValueError(f"baseline: `{self.baseline}` is none of the models: {', '.join(self.prices())}")
         return self
+
+    def _check_profiles(self, tiers: list[str]) -> None:
+        taken = {*self.auto_models, *tiers, *self.prices()}
+        for name, profile in self.profiles.items():
+            for tier in profile.tiers:
+                if tier not in tiers:
+                    raise ValueError(f"profiles.{name}.tiers: there is no tier `{tier}`")
+            for model in profile.models:
+                if model in taken:
+                    raise ValueError(
+                        f"profiles.{name}.models: `{model}` is a model, a tier or another profile's already"
+                    )
+                taken.add(model)
 
     def prices(self) -> dict[str, Price]:
         """Map every configured model to its price."""

@@ -9,7 +9,12 @@ from app.section import Section
 
 
 class Price(Section):
-    """What a model costs."""
+    """What a model costs.
+
+    Attributes:
+        usd_per_1m_input_tokens: US dollars for a million tokens that it reads,
+        usd_per_1m_output_tokens: and for a million that it writes.
+    """
 
     usd_per_1m_input_tokens: NonNegativeFloat = 0.0
     usd_per_1m_output_tokens: NonNegativeFloat = 0.0

@@ -15,6 +15,7 @@ from app.pricing import Price
 from app.providers import ProviderConfig
 from app.quality import QualityConfig
 from app.section import Section
+from app.shaping.tokens import count_tokens
 
 Ability = Literal["tools", "vision", "audio", "files"]
 Tiers = tuple["TierConfig", ...]
@@ -170,17 +171,23 @@ class Needs:
     """What a request asks of the tier that answers it.
 
     Attributes:
-        tokens: Of its prompt, estimated from below, and of the longest answer that it asks for.
+        tokens: Of its prompt, without what a chat template adds, and of the longest answer that it asks for.
         abilities: What it takes beside text.
+        tiers: The only ones that its profile lets answer; empty for all.
     """
 
     tokens: int = 0
     abilities: frozenset[Ability] = frozenset()
+    tiers: frozenset[str] = frozenset()
 
     def unmet(self, tier: TierConfig) -> str | None:
-        """Name a need that the tier does not meet: an ability, or `context`."""
+        """Name a need that the tier does not meet: an ability, the `profile`, or `context`."""
         lacking = sorted(self.abilities - tier.takes())
-        return lacking[0] if lacking else "context" if self.tokens > tier.window() else None
+        if lacking:
+            return lacking[0]
+        if self.tiers and tier.name not in self.tiers:
+            return "profile"
+        return "context" if self.tokens > tier.window() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +199,8 @@ class Route:
         score: Difficulty in [0, 1], or None when nothing was scored.
         reason: What decided on the first tier: `score`, `pinned`, or `unclassified` when the classifier was down; else
             what moved it from where the score alone would have it: `share` (`routing.top_share`), `quality` (checks
-            found too many bad answers), `floor`, `conversation`, `ceiling`, an ability that the tier lacks, `context`.
+            found too many bad answers), `floor`, `conversation`, `ceiling`, an ability that the tier lacks, `profile`,
+            `context`.
         cheaper: The tier below the first, where the score is so near its cut point that it may be tried before.
     """
 
@@ -202,20 +210,29 @@ class Route:
     cheaper: TierConfig | None = None
 
 
-def needs_of(body: Mapping[str, Any]) -> Needs:
-    """Read off a chat request what a tier must take to answer it."""
+def needs_of(body: Mapping[str, Any], tightest: float = float("inf"), tiers: Sequence[str] = ()) -> Needs:
+    """Read off a chat request what a tier must take to answer it.
+
+    Args:
+        tightest: The shortest context of a tier, in tokens: a prompt that may pass it is counted, others are estimated.
+        tiers: The only ones that its profile lets answer; empty for all.
+    """
     abilities: set[Ability] = {"tools"} if body.get("tools") or body.get("functions") else set()
-    chars = 0
+    texts = []
     for message in body["messages"]:
         content = message.get("content")
         if isinstance(content, str):
-            chars += len(content)
+            texts.append(content)
         for part in content if isinstance(content, list) else ():
-            chars += len(part.get("text") or "")
+            texts.append(part.get("text") or "")
             if ability := _PARTS.get(part.get("type")):
                 abilities.add(ability)
     answer = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-    return Needs(chars // _CHARS_A_TOKEN + answer, frozenset(abilities))
+    chars = sum(map(len, texts))
+    prompt = chars // _CHARS_A_TOKEN
+    if chars + answer > tightest:  # no text has more tokens than that, or hardly any
+        prompt = sum(map(count_tokens, texts))
+    return Needs(prompt + answer, frozenset(abilities), frozenset(tiers))
 
 
 _PARTS: Mapping[Any, Ability] = {"image_url": "vision", "input_audio": "audio", "file": "files"}

@@ -121,6 +121,21 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """Texts' vectors, for a client that asked for them.
+
+    Attributes:
+        space: Names the encoder.
+        rows: A vector for each text, as little-endian float32 bytes, L2 norm 1.
+        tokens: Tokens of all the texts together.
+    """
+
+    space: str
+    rows: list[bytes]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheLookup:
     """What the cache decided, and why.
 

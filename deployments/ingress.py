@@ -17,6 +17,7 @@ from app.conversations import RedisConversations
 from app.errors import CacheUnavailableError, GatewayError
 from app.quality.store import RedisQuality
 from app.schema import Outcome, PartStatus
+from app.shaping.tokens import count_tokens
 from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
 from deployments.request_log import RequestLog
 from deployments.telemetry import Telemetry, prometheus
@@ -43,12 +44,14 @@ class Ingress:
         self._tiers = tiers
         self._stand_ins = config.stand_ins()
         self._store = config.redis.build(config.cache.limits) if config.redis else None
+        count_tokens("")  # loads the vocabulary before a request waits for it
         self._telemetry = Telemetry(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
+        self._remote_cache = RemoteCache(cache) if cache else None
         self._controller = TrafficController(
             config,
             self._store,
-            RemoteCache(cache) if cache else None,
+            self._remote_cache,
             RemoteClassifier(classifier),
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
             self.record,
@@ -70,6 +73,7 @@ class Ingress:
             self.record_error,
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
+            self._remote_cache,
         )
 
     def _bounds(self) -> RedisBounds | None:

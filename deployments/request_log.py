@@ -26,6 +26,7 @@ class RequestLog:
             "model": outcome.completion.target,
             "route": outcome.route,
             "cascade": outcome.cascade,
+            "schema": outcome.schema,
             "cache": cache.status,
             "reason": cache.reason,
             "similarity": _rounded(cache.similarity, 4),

@@ -71,6 +71,9 @@ class Telemetry:
         )
         self._cascade_saved = metrics.Gauge("tierwise_cascade_saved_usd", "What trying them saved, since the start.")
         self._cascade_saved_usd = 0.0
+        self._schemas = metrics.Counter(
+            "tierwise_schemas", "Answers that had to be JSON: `valid`, `repaired`, ...", tag_keys=("tier", "result")
+        )
         self._quality_checks = metrics.Counter(
             "tierwise_quality_checks",
             "Answers routed down that were compared with the best tier's.",
@@ -113,6 +116,8 @@ class Telemetry:
         self._increase(self._cost, outcome.cost_usd, tier)
         if outcome.score is not None:
             self._score.observe(outcome.score)
+        if outcome.schema is not None:
+            self._schemas.inc(1, tier | {"result": outcome.schema})
         if outcome.cascade is not None:
             self._cascades.inc(1, {"result": outcome.cascade})
             self._cascade_saved_usd += outcome.cascade_saved_usd

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,27 @@ import yaml
 from app.cache.bound import Tally
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError
+from app.errors import (
+    CacheUnavailableError,
+    ClassifierUnavailableError,
+    GatewayError,
+    ModelNotFoundError,
+    UpstreamError,
+)
 from app.protocols import FlightRelay
 from app.quality.audit import Pair, Watch
 from app.quality.bound import Kept
-from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Embedding, Outcome, StreamPart
+from app.schema import (
+    CacheEntry,
+    CacheKey,
+    CacheLookup,
+    ChatRequest,
+    Completion,
+    Embedding,
+    Outcome,
+    StreamPart,
+    Vectors,
+)
 from app.wire import chunks_of, last_user_text
 
 EMBEDDING = Embedding("fake", b"\x00\x00\x80?")
@@ -228,6 +245,24 @@ class FakeQuality:
 
     async def take(self, pair_id: str) -> Pair | None:
         return self.waiting.pop(pair_id, None)
+
+
+class FakeEmbedder:
+    """A TextEmbedder of one name, whose vectors are `(length of the text, 1)` and whose tokens are words."""
+
+    def __init__(self, name: str = "minilm") -> None:
+        self.name = name
+        self.error: GatewayError | None = None
+        self.texts: list[str] = []
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        if self.error:
+            raise self.error
+        if model != self.name:
+            raise ModelNotFoundError(f"There is no encoder `{model}`.")
+        self.texts += texts
+        rows = [struct.pack("<2f", len(text), 1) for text in texts]
+        return Vectors("fake", rows, sum(len(text.split()) for text in texts))
 
 
 class FakeClassifier:

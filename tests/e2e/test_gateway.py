@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import psutil
 import pytest
 
-from tests.e2e.conftest import Gateway
+from tests.e2e.conftest import KEYS, Gateway
 from tests.upstream import Script
 from tests.waiting import eventually
 
@@ -85,6 +86,50 @@ def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 12
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+
+
+def test_the_local_model_speaks_openais_responses_whole_and_streamed(gateway: Gateway) -> None:
+    asked: Any = {"model": "local", "max_output_tokens": 12, "input": "Count to forty."}
+    response = gateway.client().responses.create(**asked, instructions="Be brief.")
+    events = list(gateway.client().responses.create(**asked, stream=True))
+    assert response.output_text
+    assert response.usage is not None
+    assert (response.model, 0 < response.usage.output_tokens <= 12) == ("smollm2-135m", True)
+    last = events[-1].response
+    assert events[-1].type == f"response.{last.status}"
+    assert 0 < last.usage.output_tokens <= 12
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == last.output_text
+
+
+def test_the_local_model_speaks_anthropics_messages_whole_and_streamed(gateway: Gateway) -> None:
+    asked: Any = {"model": "local", "max_tokens": 12, "messages": [{"role": "user", "content": "Count to thirty."}]}
+    with anthropic.Anthropic(base_url=gateway.url, api_key=KEYS["acme"], max_retries=0) as client:
+        message: Any = client.messages.create(**asked, system="Be brief.")
+        with client.messages.stream(**asked) as stream:
+            texts = list(stream.text_stream)
+            streamed: Any = stream.get_final_message()
+    assert message.content[0].text
+    assert (message.model, 0 < message.usage.output_tokens <= 12) == ("smollm2-135m", True)
+    assert "".join(texts) == streamed.content[0].text != ""
+    assert {message.stop_reason, streamed.stop_reason} <= {"end_turn", "max_tokens"}
+    assert 0 < streamed.usage.output_tokens <= 12
+
+
+def test_the_caches_encoder_makes_embeddings(gateway: Gateway) -> None:
+    texts = ["How do I reset my password?", "I forgot my password, how can I set a new one?", "Where is Bern?"]
+    answer = gateway.client().embeddings.create(model="minilm", input=texts)
+    password, forgot, bern = (row.embedding for row in answer.data)
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert cosine(password, password) == pytest.approx(1, abs=1e-3)
+    assert cosine(password, forgot) > 0.7 > 0.3 > cosine(password, bern)
+    assert answer.usage.prompt_tokens > 20
+    with pytest.raises(openai.NotFoundError, match="Use one of: minilm"):
+        gateway.client().embeddings.create(model="text-embedding-3-small", input="hi")
+    with pytest.raises(openai.BadRequestError, match="Send shorter pieces"):
+        gateway.client().embeddings.create(model="minilm", input="word " * 400)
 
 
 def test_the_local_model_obeys_a_json_schema(gateway: Gateway) -> None:
@@ -373,8 +418,6 @@ def test_a_wrong_key_is_401(gateway: Gateway) -> None:
 
 
 def test_malformed_json_is_400(gateway: Gateway) -> None:
-    from tests.e2e.conftest import KEYS
-
     headers = {"authorization": f"Bearer {KEYS['acme']}", "content-type": "application/json"}
     request = urllib.request.Request(f"{gateway.url}/v1/chat/completions", b'{"model": ', headers)
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -386,7 +429,7 @@ def test_malformed_json_is_400(gateway: Gateway) -> None:
 
 def test_models_lists_what_may_be_asked_for(gateway: Gateway) -> None:
     names = [model.id for model in gateway.client().models.list()]
-    assert names == ["auto", "local", "mid", "top", "smollm2-135m", "gpt-4o-mini", "gpt-4o"]
+    assert names == ["auto", "local", "mid", "top", "smollm2-135m", "gpt-4o-mini", "gpt-4o", "minilm"]
 
 
 def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:
