@@ -18,6 +18,7 @@ from app.routing import (
     Needs,
     Route,
     TierBounds,
+    TierConfig,
     Tiers,
     cut_points,
     needs_of,
@@ -50,7 +51,7 @@ class Router:
         self._auto_models = config.auto_models
         self._routing = config.routing
         self._tiers = config.routable_tiers()
-        self._tightest = min(tier.window() for tier in self._tiers)
+        self._narrowest = min(self._tiers, key=TierConfig.window)
         self._classifier = classifier
         self._conversations = conversations
         self._quality = quality
@@ -73,7 +74,7 @@ class Router:
         Raises:
             InvalidRequestError: No tier that the tenant may use takes what the request needs.
         """
-        needs = needs_of(request.body, self._tightest, request.tiers)
+        needs = needs_of(request.body, self._narrowest, request.tiers)
         if request.model not in self._auto_models:
             (tier,) = self.candidates(request)
             if needs.abilities - tier.takes():

@@ -210,11 +210,12 @@ class Route:
     cheaper: TierConfig | None = None
 
 
-def needs_of(body: Mapping[str, Any], tightest: float = float("inf"), tiers: Sequence[str] = ()) -> Needs:
+def needs_of(body: Mapping[str, Any], narrowest: TierConfig | None = None, tiers: Sequence[str] = ()) -> Needs:
     """Read off a chat request what a tier must take to answer it.
 
     Args:
-        tightest: The shortest context of a tier, in tokens: a prompt that may pass it is counted, others are estimated.
+        narrowest: The tier of the shortest context: a prompt that may pass it is counted by its tokenizer, others are
+            estimated.
         tiers: The only ones that its profile lets answer; empty for all.
     """
     abilities: set[Ability] = {"tools"} if body.get("tools") or body.get("functions") else set()
@@ -230,8 +231,9 @@ def needs_of(body: Mapping[str, Any], tightest: float = float("inf"), tiers: Seq
     answer = body.get("max_completion_tokens") or body.get("max_tokens") or 0
     chars = sum(map(len, texts))
     prompt = chars // _CHARS_A_TOKEN
-    if chars + answer > tightest:  # no text has more tokens than that, or hardly any
-        prompt = sum(map(count_tokens, texts))
+    if narrowest is not None and chars + answer > narrowest.window():  # hardly any text has more tokens than letters
+        model = next(iter(narrowest.models()))
+        prompt = sum(count_tokens(text, model) for text in texts)
     return Needs(prompt + answer, frozenset(abilities), frozenset(tiers))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 _LATEST = "o200k_base"  # of OpenAI's models since gpt-4o; near enough for those whose tokenizer is not public
+_EARLIER = "cl100k_base"
+_BEFORE_4O = re.compile(r"gpt-4(?!o|\.)|gpt-3\.5|gpt-35|text-embedding-", re.IGNORECASE)
 
 
 def count_tokens(text: str, model: str = "") -> int:
@@ -18,17 +21,14 @@ def count_tokens(text: str, model: str = "") -> int:
         mistral = _mistral()
         if mistral is not None:
             return len(mistral.encode(text, bos=False, eos=False))
-    return len(_openai(model).encode_ordinary(text))
+    return len(_openai(_EARLIER if _BEFORE_4O.match(model) else _LATEST).encode_ordinary(text))
 
 
 @cache
-def _openai(model: str) -> Any:
+def _openai(encoding: str) -> Any:
     import bpe_openai
 
-    try:
-        return bpe_openai.encoding_for_model(model)
-    except KeyError:
-        return bpe_openai.get_encoding(_LATEST)
+    return bpe_openai.get_encoding(encoding)
 
 
 @cache

@@ -171,6 +171,8 @@ def test_what_moved_the_cut_point_that_decides_is_the_reason(score: float, wante
         (Needs(50, frozenset({"tools"})), ["mid", "top"], "tools"),
         (Needs(50, frozenset({"vision"})), ["top"], "vision"),
         (Needs(150, frozenset({"tools", "vision"})), ["top"], "tools"),
+        (Needs(50, tiers=frozenset({"mid"})), ["mid"], "profile"),
+        (Needs(50, tiers=frozenset({"local", "top"})), ["local", "top"], "score"),
     ],
 )
 def test_a_tier_that_lacks_what_a_request_needs_is_left_out(needs: Needs, wanted: list[str], reason: str) -> None:
@@ -224,6 +226,14 @@ def test_what_a_request_needs_is_read_off_its_body() -> None:
     body = {"messages": messages, "tools": [{}], "max_tokens": 30}
     assert needs_of(body) == Needs(50, frozenset({"tools", "vision", "audio", "files"}))
     assert needs_of({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}) == Needs()
+
+
+def test_a_prompt_that_may_pass_the_narrowest_tier_is_counted() -> None:
+    narrow = TIERS[0].model_copy(update={"context_tokens": 50})
+    body = {"messages": [{"role": "user", "content": "你好，世界！" * 10}]}
+    assert needs_of(body).tokens == 15
+    assert needs_of(body, narrow).tokens == 40
+    assert needs_of(body, TIERS[0]).tokens == 15
 
 
 @pytest.mark.parametrize(
