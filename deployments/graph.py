@@ -12,8 +12,10 @@ from deployments.ingress import Ingress
 from deployments.servers import CacheServer, ClassifierServer, TierServer
 
 # Waiting for a network needs no core of its own; a configuration's `deployments` overrides each of these.
-_LIGHT = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 512}
-_MODEL = {"ray_actor_options": {"num_cpus": 0.5}, "max_ongoing_requests": 256}
+# A replica that is to stop answers what it has begun; Ray's 20 s are too short for a long answer.
+_DRAIN = {"graceful_shutdown_timeout_s": 150}
+_LIGHT = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 512, **_DRAIN}
+_MODEL = {"ray_actor_options": {"num_cpus": 0.5}, "max_ongoing_requests": 256, **_DRAIN}
 
 
 def build_app(config: GatewayConfig) -> Application:
