@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from app.admission import OverloadConfig
 from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
@@ -32,6 +33,7 @@ class GatewayConfig(Section):
         tiers: By rising `max_score`, the last at 1.0.
         routing: What decides beside the score.
         profiles: Shapes of requests, by name.
+        overload: How much may be under way at once, and who goes first.
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
@@ -45,6 +47,7 @@ class GatewayConfig(Section):
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)]
     routing: RoutingConfig = RoutingConfig()
     profiles: Mapping[str, ProfileConfig] = {}
+    overload: OverloadConfig = OverloadConfig()
     auto_models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from app.admission import Admission
 from app.asking import Asked, Asker
 from app.background import Background
 from app.cache import cache_key
@@ -117,6 +118,7 @@ class TrafficController:
         self._asker = Asker(providers, self._prices, local)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
+        self._admission = Admission(config.overload)
         self._writes = Background()
         self._auditor: Auditor | None = None
         if exact is not None and cache is not None and bounds is not None:
@@ -273,10 +275,21 @@ class TrafficController:
         entry = call.key.entry if max_age_s is None else f"{call.key.entry}:{max_age_s:g}"
         key = replace(call.key, entry=entry, text="")
         # what its own call may take
-        patience_s = sum(self._timeouts_s[tier.name] for tier in self._router.candidates(call.request))
+        patience_s = self._config.overload.max_wait_s + sum(
+            self._timeouts_s[tier.name] for tier in self._router.candidates(call.request)
+        )
         return self._coalescer.events(key, lambda stored: self._ask(call, streamed, stored), streamed, patience_s)
 
     async def _ask(self, call: _Call, streamed: bool, stored: bool = False) -> AsyncGenerator[Event, None]:
+        """Make the request's own call, once there is room for it."""
+        async with (
+            self._admission.slot(call.request.tenant),
+            aclosing(self._answer(call, streamed, stored)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    async def _answer(self, call: _Call, streamed: bool, stored: bool) -> AsyncGenerator[Event, None]:
         """Look by meaning, else ask a tier and store its answer: the parts of a stream, then the Outcome.
 
         Args:
