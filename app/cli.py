@@ -269,6 +269,15 @@ def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     _report(measure(seconds, _say), json_file)
 
 
+@bench_app.command("peers")
+def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
+    """Tierwise beside LiteLLM's proxy and a bare FastAPI pass-through: requests a second, latency, CPU, memory."""
+    from app.benchmark.peers import measure
+
+    prepare()
+    _report(measure(seconds, _say), json_file)
+
+
 @bench_app.command("cache")
 def bench_cache(
     entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000, json_file: JsonFile = None

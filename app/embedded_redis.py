@@ -39,6 +39,11 @@ class EmbeddedRedis:
         """The URL to connect to."""
         return f"redis://127.0.0.1:{self._port}/0"
 
+    @property
+    def pid(self) -> int | None:
+        """The server's process; None as long as it does not run."""
+        return self._process.pid if self._process else None
+
     @classmethod
     def running_at(cls, folder: Path) -> str | None:
         """Return the URL of the server that runs on a folder, or None if none does."""

@@ -243,12 +243,18 @@ class Launcher:
     def _sweep(self, children: list[psutil.Process]) -> None:
         """End what Ray left behind: the children there were, and whatever has our mark in its environment."""
         for force in (False, True):
-            marked = [process for process in psutil.process_iter() if self._ours(process)]
-            left = [process for process in {*children, *marked} if process.is_running()]
+            left = [
+                process for process in {*children, *filter(self._ours, psutil.process_iter())} if process.is_running()
+            ]
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill() if force else process.terminate()
             psutil.wait_procs(left, timeout=5)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of Ray with its replicas, and of Redis."""
+        redis = self._redis.pid if self._redis else None
+        return [process for process in psutil.process_iter() if process.pid == redis or self._ours(process)]
 
     def _ours(self, process: psutil.Process) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -16,68 +17,87 @@ class UnexpectedAnswerError(Exception):
     """An answer that was not what the benchmark measures."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a client asks for, beside the prompt."""
+
+    model: str = "auto"
+    stream: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+_PLAIN = Asking()
+
+
 def play(
     url: str,
     prompt: Callable[[], str],
     concurrency: int,
     seconds: float,
     expected: Mapping[str, str] | None = None,
+    asking: Asking = _PLAIN,
+    most_off_path: float = 0.02,
 ) -> dict[str, float]:
-    """Ask for `seconds` and return `p50_ms`, `p95_ms` and `rps`.
+    """Ask for `seconds` and return `p50_ms`, `p95_ms`, `p99_ms`, `rps`, `requests` and `off_path`.
 
     Args:
         url: Of a server with OpenAI's API, without `/v1`.
         prompt: Gives the next prompt.
         expected: Headers that show the path an answer took. Answers that took another are not counted: two questions
-            made at random can come out alike.
+            made at random can come out alike. `off_path` is their share of all `requests`.
 
     Raises:
-        UnexpectedAnswerError: A status other than 200, or more than 2 % on another path.
+        UnexpectedAnswerError: A status other than 200, or a share on another path above `most_off_path`.
     """
-    return asyncio.run(_play(url, prompt, concurrency, seconds, dict(expected or {})))
+    figures = asyncio.run(_play(url, prompt, concurrency, seconds, dict(expected or {}), asking))
+    if figures["off_path"] > most_off_path:
+        raise UnexpectedAnswerError(f"{figures['off_path']:.0%} of the answers took another path than {expected}")
+    return figures
 
 
-def ask(url: str, prompts: list[str]) -> None:
+def ask(url: str, prompts: list[str], asking: Asking = _PLAIN) -> None:
     """Ask each prompt once, one after the other, so that the answers are in the cache."""
-    asyncio.run(_ask(url, prompts))
+    asyncio.run(_ask(url, prompts, asking))
 
 
-async def _ask(url: str, prompts: list[str]) -> None:
+async def _ask(url: str, prompts: list[str], asking: Asking) -> None:
     async with aiohttp.ClientSession() as session:
         for prompt in prompts:
-            await _one(session, url, prompt)
+            await _one(session, url, prompt, asking)
 
 
 async def _play(
-    url: str, prompt: Callable[[], str], concurrency: int, seconds: float, expected: dict[str, str]
+    url: str, prompt: Callable[[], str], concurrency: int, seconds: float, expected: dict[str, str], asking: Asking
 ) -> dict[str, float]:
     times: list[float] = []
-    others: list[dict[str, str]] = []
+    off_path = 0
     started = time.perf_counter()
 
     async def connection(session: aiohttp.ClientSession) -> None:
+        nonlocal off_path
         while time.perf_counter() - started < seconds:
             asked = time.perf_counter()
-            headers = await _one(session, url, prompt())
+            headers = await _one(session, url, prompt(), asking)
             if all(headers.get(name) == value for name, value in expected.items()):
                 times.append(time.perf_counter() - asked)
             else:
-                others.append(dict(headers))
+                off_path += 1
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
         await asyncio.gather(*(connection(session) for _ in range(concurrency)))
     elapsed = time.perf_counter() - started
-    if len(others) > 0.02 * len(times):
-        raise UnexpectedAnswerError(f"{len(others)} answers, beside {len(times)}, took another path: {others[0]}")
-    p50, p95 = np.percentile(times, [50, 95])
-    return {"p50_ms": 1e3 * float(p50), "p95_ms": 1e3 * float(p95), "rps": len(times) / elapsed}
+    p50, p95, p99 = (1e3 * float(x) for x in np.percentile(times or [np.nan], [50, 95, 99]))
+    figures = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "rps": len(times) / elapsed}
+    count = len(times) + off_path
+    return figures | {"requests": count, "off_path": off_path / count}
 
 
-async def _one(session: aiohttp.ClientSession, url: str, prompt: str) -> Mapping[str, str]:
-    body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": prompt}]}
+async def _one(session: aiohttp.ClientSession, url: str, prompt: str, asking: Asking) -> Mapping[str, str]:
+    body: dict[str, Any] = {"model": asking.model, "messages": [{"role": "user", "content": prompt}]}
+    body |= {**asking.fields, **({"stream": True} if asking.stream else {})}
     headers = {"content-type": "application/json"}
     async with session.post(f"{url}/v1/chat/completions", data=msgspec.json.encode(body), headers=headers) as answer:
         text = await answer.read()
-        if answer.status != 200:
+        if answer.status != 200 or (asking.stream and b"[DONE]" not in text):
             raise UnexpectedAnswerError(f"status {answer.status}: {text[:200]!r}")
         return answer.headers

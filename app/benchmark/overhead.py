@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
 import statistics
 import subprocess
 import sys
@@ -23,26 +22,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.benchmark.load import ask, play
+from app.benchmark.prompts import REWORDED, STORED, fresh
 from app.config import ServeFile, read_serve_file
 from app.launch import Launcher
 
 CONFIG = Path("configs/bench.yaml")
 _CONCURRENCY = (1, 16)
 _ROUNDS = 3
-_THINGS = (
-    "invoice receipt contract parcel ticket refund voucher passport warranty licence manual subscription password "
-    "deposit mortgage prescription timetable newsletter payslip membership"
-).split()
-_PLACES = "Lisbon Oslo Quito Nairobi Hanoi Perth Boston Lyon Cairo Seoul".split()
-_NOUNS = [
-    *_THINGS,
-    *"garden bicycle violin glacier cathedral bacteria orbit novel striker vineyard tunnel election harvest".split(),
-    *"diamond dialect volcano nurse satellite bakery opera".split(),
-]
-_VERBS = (
-    "explains repairs sells paints measures forgets imports teaches insures delays prints cancels audits hides renames "
-    "photographs"
-).split()
 
 
 def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -> dict[str, Any]:
@@ -57,22 +43,15 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
     """
     file = read_serve_file(config)
     with scripted_upstream(file) as upstream, gateway(file, say):
-        stored = [f"How do I get a new {t} in {p}?" for t in _THINGS for p in _PLACES]
-        reworded = [f"What must I do to get a new {t} in {p}?" for t in _THINGS for p in _PLACES]
-        draw = random.Random(0)
-
-        def fresh() -> str:
-            a, b, c, d, e = draw.choices(_NOUNS, k=5)
-            return f"Why does the {a} {b} near the {c} {draw.choice(_VERBS)} a {d} {e}?"
-
-        say(f"storing {len(stored)} answers")
-        ask(file.url, stored)
-        direct = play(upstream, fresh, 1, seconds)["p50_ms"]
+        say(f"storing {len(STORED)} answers")
+        ask(file.url, STORED)
+        unknown = fresh()
+        direct = play(upstream, unknown, 1, seconds)["p50_ms"]
         # the exact hits first: a rewording that is a hit is not stored, so it stays one
         cases: dict[str, tuple[Callable[[], str], dict[str, str]]] = {
-            "exact_hit": (itertools.cycle(stored).__next__, {"x-tierwise-cache-reason": "exact"}),
-            "semantic_hit": (itertools.cycle(reworded).__next__, {"x-tierwise-cache-reason": "verified"}),
-            "miss": (fresh, {"x-tierwise-cache": "miss"}),
+            "exact_hit": (itertools.cycle(STORED).__next__, {"x-tierwise-cache-reason": "exact"}),
+            "semantic_hit": (itertools.cycle(REWORDED).__next__, {"x-tierwise-cache-reason": "verified"}),
+            "miss": (unknown, {"x-tierwise-cache": "miss"}),
         }
         rounds: dict[tuple[str, str], list[dict[str, float]]] = {}
         for turn in range(_ROUNDS + 1):
@@ -84,7 +63,9 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
                         say(f"{case} c{concurrency}: {figures['p50_ms']:.2f} ms, {figures['rps']:.0f} requests/s")
     result: dict[str, Any] = {case: {} for case in cases}
     for (case, level), all_figures in rounds.items():
-        median = {key: statistics.median(figures[key] for figures in all_figures) for key in all_figures[0]}
+        median = {
+            key: statistics.median(figures[key] for figures in all_figures) for key in ("p50_ms", "p95_ms", "rps")
+        }
         if case == "miss":
             median = {key: value - direct if key.endswith("_ms") else value for key, value in median.items()}
         result[case][level] = {key: round(value, 3) for key, value in median.items()}
@@ -110,7 +91,7 @@ def scripted_upstream(file: ServeFile) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-m", "app.benchmark.upstream", str(address.port)])
     url = f"http://{address.netloc}"
     try:
-        while not _listening(url):
+        while not listening(url):
             time.sleep(0.1)
         yield url
     finally:
@@ -118,7 +99,8 @@ def scripted_upstream(file: ServeFile) -> Iterator[str]:
         process.wait()
 
 
-def _listening(url: str) -> bool:
+def listening(url: str) -> bool:
+    """Whether a server answers there."""
     try:
         urllib.request.urlopen(url, timeout=1).close()
     except urllib.error.HTTPError:  # it answers, if only that there is nothing at /

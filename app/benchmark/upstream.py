@@ -1,6 +1,6 @@
 """A scripted OpenAI-compatible upstream for benchmarks: it answers at once, and it is no model.
 
-`python -m app.benchmark.upstream PORT`
+`python -m app.benchmark.upstream PORT`; GET /requests says how many it has answered.
 """
 
 from __future__ import annotations
@@ -10,26 +10,61 @@ import sys
 import msgspec
 from aiohttp import web
 
-_TEXT = "This is the scripted answer of a benchmark. " * 20
+_WORDS = ["This is the scripted answer of a benchmark. "] * 20
+_HEAD = {"id": "chatcmpl-scripted", "created": 0, "model": "scripted"}
+_USAGE = {"prompt_tokens": 12, "completion_tokens": 180, "total_tokens": 192}
 _COMPLETION = {
-    "id": "chatcmpl-scripted",
+    **_HEAD,
     "object": "chat.completion",
-    "created": 0,
-    "model": "scripted",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": _TEXT}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 12, "completion_tokens": 180, "total_tokens": 192},
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "".join(_WORDS)}, "finish_reason": "stop"},
+    ],
+    "usage": _USAGE,
 }
 
 
-async def _complete(request: web.Request) -> web.Response:
-    msgspec.json.decode(await request.read())
-    return web.Response(body=msgspec.json.encode(_COMPLETION), content_type="application/json")
+class _Upstream:
+    def __init__(self) -> None:
+        self._requests = 0
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        self._requests += 1
+        body = msgspec.json.decode(await request.read())
+        if body.get("stream"):
+            return await self._stream(request, bool((body.get("stream_options") or {}).get("include_usage")))
+        return web.Response(body=msgspec.json.encode(_COMPLETION), content_type="application/json")
+
+    async def _stream(self, request: web.Request, usage: bool) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for word in _WORDS:
+            await response.write(_event({"delta": {"role": "assistant", "content": word}}))
+        await response.write(_event({"delta": {}, "finish_reason": "stop"}))
+        if usage:
+            await response.write(_event(None))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def count(self, _: web.Request) -> web.Response:
+        return web.json_response(self._requests)
+
+
+def _event(choice: dict[str, object] | None) -> bytes:
+    chunk = {
+        **_HEAD,
+        "object": "chat.completion.chunk",
+        "choices": [] if choice is None else [{"index": 0, "finish_reason": None, **choice}],
+        **({"usage": _USAGE} if choice is None else {}),
+    }
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
 def main(port: int) -> None:
     """Serve until killed."""
+    upstream = _Upstream()
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", _complete)
+    app.router.add_post("/v1/chat/completions", upstream.complete)
+    app.router.add_get("/requests", upstream.count)
     web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
 
 
