@@ -7,6 +7,8 @@ import contextvars
 from collections.abc import Coroutine
 from typing import Any
 
+from opentelemetry.context import attach, get_current
+
 
 class Background:
     """Tasks that belong to no request."""
@@ -19,8 +21,13 @@ class Background:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` in a context of its own: in that of a request, Serve would cancel its calls with the client's."""
-        task = asyncio.create_task(work, context=contextvars.Context())
+        """Run `work` in a context of its own: in that of a request, Serve would cancel its calls with the client's.
+
+        The trace alone goes along.
+        """
+        context = contextvars.Context()
+        context.run(attach, get_current())
+        task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

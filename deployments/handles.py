@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
+from opentelemetry.trace import use_span
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -20,6 +21,7 @@ from app.errors import (
 )
 from app.failfast import FailFast
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
+from deployments.tracing import answered, call_span, ending
 
 _PAUSE_S = 1.0
 
@@ -110,17 +112,23 @@ class RemoteProvider:
             InvalidRequestError: The provider refuses the request itself.
             UpstreamError: The tier failed, or did not answer in time.
         """
-        with self._translated():
+        span = call_span(self._name, body)
+        with ending(span), self._translated():
+            with use_span(span):
+                response = self._handle.complete.remote(dict(body))
             async with asyncio.timeout(self._timeout_s):
-                completion: Completion = await self._handle.complete.remote(dict(body))
-                return completion
+                completion: Completion = await response
+            answered(span, completion)
+            return completion
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece; closing it cancels the request in the replica. Raises as `complete` does."""
-        response = self._streaming.stream.remote(dict(body))
+        span = call_span(self._name, body)
+        with use_span(span):
+            response = self._streaming.stream.remote(dict(body))
         parts = aiter(response)
         try:
-            with self._translated():
+            with ending(span), self._translated():
                 while True:
                     async with asyncio.timeout(self._timeout_s):
                         part = await anext(parts, None)

@@ -21,6 +21,7 @@ from app.shaping.tokens import count_tokens
 from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
 from deployments.request_log import RequestLog
 from deployments.telemetry import Telemetry, prometheus
+from deployments.tracing import describe, describe_error
 
 
 class Ingress:
@@ -95,12 +96,14 @@ class Ingress:
     def record(self, outcome: Outcome) -> None:
         """Count an answered request and write its line."""
         self._telemetry.record(outcome)
+        describe(outcome)
         if self._log:  # once the answer is on its way: a line costs some 30 microseconds
             asyncio.get_running_loop().call_soon(self._log.record, outcome)
 
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw and write its line."""
         self._telemetry.record_error(error)
+        describe_error(error)
         if self._log:
             self._log.record_error(error)
 

@@ -20,20 +20,24 @@ from app.embedded_redis import free_port
 from app.errors import ConfigError
 from app.launch import Launcher
 from app.tenants import key_hash
+from tests.collector import Collector
 from tests.upstream import Upstream
 
 KEYS = {"acme": "tw-acme-secret", "globex": "tw-globex-secret", "initech": "tw-initech-secret"}
 # Of the one tenant that tries the local model first, however hard the prompt.
 CASCADE = {"tenants": ["initech"], "margin": 1.0, "min_token_probability": 0.05}
+# Only requests whose client traces them.
+TRACED = {"enabled": True, "exporter_import_path": "deployments.tracing:exporter", "sampling_ratio": 0.0}
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A running gateway, the scripted upstream of its middle tier, and who may ask."""
+    """A running gateway, the scripted upstream of its middle tier, the collector of its traces, and who may ask."""
 
     url: str
     upstream: Upstream
+    collector: Collector
     clients: dict[str, openai.OpenAI]
 
     def client(self, tenant: str = "acme") -> openai.OpenAI:
@@ -45,9 +49,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """`configs/local.yaml` with keys, another port, and a middle tier that has an upstream."""
     subprocess.run([sys.executable, "-m", "app.bundled"], check=True, capture_output=True)
     folder = tmp_path_factory.mktemp("gateway")
-    with Upstream() as upstream:
+    with Upstream() as upstream, Collector() as collector, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         raw = yaml.safe_load(LOCAL.read_text("utf-8"))
         raw["http_options"]["port"] = free_port()
+        raw["tracing_config"] = TRACED
         arguments = raw["applications"][0]["args"]
         arguments["cache"]["tool_calls"] = True
         arguments["tenants"] = {"kind": "keys", "file": str(folder / "tenants.keys")}
@@ -68,7 +75,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
                     tenant: stack.enter_context(openai.OpenAI(base_url=f"{file.url}/v1", api_key=key, max_retries=0))
                     for tenant, key in KEYS.items()
                 }
-                yield Gateway(file.url, upstream, clients)
+                yield Gateway(file.url, upstream, collector, clients)
         finally:
             children = psutil.Process().children(recursive=True)
             launcher.stop()

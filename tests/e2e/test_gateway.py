@@ -493,3 +493,20 @@ def test_a_killed_redis_costs_hits_not_answers_and_comes_back(gateway: Gateway) 
     assert ask(gateway.client(), "Where do the lost parcels go?")[0].choices[0].message.content
     assert eventually(lambda: ask(gateway.client(), "Where do the returned parcels go?")[1]["cache"] == "hit", 30)
     assert eventually(lambda: get(f"{gateway.url}/readyz")[1]["status"] == "ready", 10)
+
+
+def test_a_trace_that_the_client_began_follows_the_request_to_its_tier(gateway: Gateway) -> None:
+    trace_id, parent_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    text = "Which drawer holds the spare stapler?"
+    ask(gateway.client(), text, model="mid", extra_headers={"traceparent": f"00-{trace_id}-{parent_id}-01"})
+    ask(gateway.client(), "Which drawer holds the spare glue?", model="mid")
+    assert eventually(lambda: "chat mid" in gateway.collector.trace(trace_id), 20)
+    assert eventually(lambda: any("tierwise.cache" in s["attributes"] for s in gateway.collector.spans), 20)
+    call = gateway.collector.trace(trace_id)["chat mid"]["attributes"]
+    assert (call["gen_ai.request.model"], call["gen_ai.response.model"]) == ("mid", "gpt-4o-mini")
+    assert call["gen_ai.usage.output_tokens"] > 0
+    (root,) = [s for s in gateway.collector.spans if s["parent_id"] == parent_id]
+    assert (root["attributes"]["tierwise.tier"], root["attributes"]["tierwise.cache"]) == ("mid", "miss")
+    assert root["attributes"]["gen_ai.response.finish_reasons"] == ["stop"]
+    assert {s["trace_id"] for s in gateway.collector.spans} == {trace_id}
+    assert "stapler" not in str(gateway.collector.spans)
