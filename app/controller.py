@@ -15,7 +15,7 @@ from app.asking import Asked, Asker
 from app.background import Background
 from app.cache import cache_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
-from app.cache.coalesce import Coalescer, Event
+from app.cache.coalesce import Coalescer, Event, Lead
 from app.cache.judge import judge_by
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
@@ -278,26 +278,27 @@ class TrafficController:
         patience_s = self._config.overload.max_wait_s + sum(
             self._timeouts_s[tier.name] for tier in self._router.candidates(call.request)
         )
-        return self._coalescer.events(key, lambda stored: self._ask(call, streamed, stored), streamed, patience_s)
+        return self._coalescer.events(key, lambda lead: self._ask(call, streamed, lead), streamed, patience_s)
 
-    async def _ask(self, call: _Call, streamed: bool, stored: bool = False) -> AsyncGenerator[Event, None]:
+    async def _ask(self, call: _Call, streamed: bool, lead: Lead | None = None) -> AsyncGenerator[Event, None]:
         """Make the request's own call, once there is room for it."""
         async with (
             self._admission.slot(call.request.tenant),
-            aclosing(self._answer(call, streamed, stored)) as events,
+            aclosing(self._answer(call, streamed, lead)) as events,
         ):
             async for event in events:
                 yield event
 
-    async def _answer(self, call: _Call, streamed: bool, stored: bool) -> AsyncGenerator[Event, None]:
+    async def _answer(self, call: _Call, streamed: bool, lead: Lead | None) -> AsyncGenerator[Event, None]:
         """Look by meaning, else ask a tier and store its answer: the parts of a stream, then the Outcome.
 
         Args:
-            stored: An answer was stored since the exact lookup.
+            lead: Ends it if another replica makes this very call; says whether an answer was stored meanwhile.
         """
-        if stored and self._exact is not None and call.key is not None:
-            call.lookup = await self._look_exactly(self._exact, call.request, call.key)
         call.lookup = await self._look_by_meaning(call)
+        if not call.lookup.entry and lead is not None and await lead() and self._exact is not None and call.key:
+            found = await self._look_exactly(self._exact, call.request, call.key)
+            call.lookup = found if found.entry else call.lookup
         if call.lookup.entry:
             call.outcome = self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
             yield call.outcome

@@ -11,6 +11,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scipy.optimize import brentq
+from scipy.special import betaln
+
 STEP = 0.01  # of evidence
 LOOSEST = -5  # steps below the calibrated threshold that near misses can lead to
 _PRIOR = (0.5, 9.5)  # of the mixture below: most power for shares of some per cent
@@ -35,9 +38,6 @@ class Tally:
         Returns:
             Lower and upper end in [0, 1].
         """
-        from scipy.optimize import brentq
-        from scipy.special import betaln
-
         if not self.checked:
             return 0.0, 1.0
         a, b = _PRIOR

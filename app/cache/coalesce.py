@@ -6,8 +6,9 @@ flight of the same key follows the first one's log in Redis, for all who wait th
     the leader's replica     ask ─▶ Flight ─▶ requests
                                       └─▶ log ─▶ Flight ─▶ requests     another replica
 
-Coalescing comes after an exact miss and before the semantic lookup: followers pay no hop, and share the leader's hit if
-it has one. The call is nobody's own: it runs in a task that goes on while anybody waits, here or elsewhere. A flight
+Coalescing comes after an exact miss. Within a replica it comes before the semantic lookup: followers pay no hop, and
+share the leader's hit if it has one. Between replicas it comes after: what the cache answers needs no word to others.
+The call is nobody's own: it runs in a task that goes on while anybody waits, here or elsewhere. A flight
 that fails is forgotten at once, so that those who waited start the next. The leader's answer is in the cache before it
 gives up the lead, so whoever comes finds the flight or the stored answer.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,8 @@ from app.protocols import FlightRelay
 from app.schema import CacheKey, Outcome, StreamPart
 
 Event = StreamPart | Outcome  # of an answer: its parts if it is streamed, then all that is known of it
-Ask = Callable[[bool], AsyncGenerator[Event, None]]
+Lead = Callable[[], Awaitable[bool]]
+Ask = Callable[[Lead], AsyncGenerator[Event, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class Coalescer:
         After two of them it asks for itself alone.
 
         Args:
-            ask: Makes the call. True says that an answer was stored since the request's exact lookup: look again.
+            ask: Makes the call. Before it asks upstream it awaits what it is given, which ends it if another replica
+                makes that call; True says that an answer was stored since the request's exact lookup: look again.
             streamed: Whether to yield the parts as they come, or the outcome alone.
             patience_s: Longest wait for the first event.
 
@@ -107,22 +110,31 @@ class Coalescer:
         return flight
 
     async def _fly(self, key: CacheKey, flight: Flight, ask: Ask, relay: FlightRelay | None) -> None:
-        """Lead, or follow the replica that does; without Redis, lead for this replica."""
+        """Make the call, or follow the replica that does; without Redis, make it for this replica."""
         token = uuid.uuid4().hex
-        stored = False
+
+        async def lead() -> bool:
+            if relay is None:
+                return False
+            try:
+                leader, stored = await relay.claim(key, token)
+            except CacheUnavailableError:  # the lookup before has said so in the log
+                return False
+            if leader is not None:
+                raise _LedElsewhereError(leader, relay)
+            flight.told = self._calls.start(self._tell(key, token, flight, relay))
+            return stored
+
         try:
-            if relay is not None:
-                with suppress(CacheUnavailableError):  # the lookup before has said so in the log
-                    leader, stored = await relay.claim(key, token)
-                    if leader is not None:
-                        await self._follow(key, leader, flight, relay)
-                        return
-                    flight.told = self._calls.start(self._tell(key, token, flight, relay))
-            flight.ask = ask
-            async with aclosing(ask(stored)) as events:
-                async for event in events:
-                    flight.add(event)
-                    await asyncio.sleep(0)  # a burst of parts goes out as it comes
+            try:
+                flight.ask = ask
+                async with aclosing(ask(lead)) as events:
+                    async for event in events:
+                        flight.add(event)
+                        await asyncio.sleep(0)  # a burst of parts goes out as it comes
+            except _LedElsewhereError as led:
+                flight.ask = None
+                await self._follow(key, led.leader, flight, led.relay)
         except asyncio.CancelledError:
             flight.fail(UpstreamError("nobody waited for the answer", "coalescing"))
         except Exception as error:
@@ -201,6 +213,15 @@ class FlightFailedError(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+class _LedElsewhereError(Exception):
+    """Another replica makes the call."""
+
+    def __init__(self, leader: str, relay: FlightRelay) -> None:
+        super().__init__(leader, relay)
+        self.leader = leader
+        self.relay = relay
 
 
 class Flight:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # Courtesies that are words like others too: they count before a pause or the start of a request.
 _MAYBE_COURTESY = (
@@ -71,6 +72,7 @@ def normal(text: str) -> str:
     return unicodedata.normalize("NFKC", text).translate(_SPELLINGS)
 
 
+@lru_cache(maxsize=4096)  # a text is compared with several, now and later
 def plain(text: str) -> str:
     """Return a text without its surface: two texts with the same plain form ask the same.
 
@@ -78,7 +80,10 @@ def plain(text: str) -> str:
     """
     text = " ".join(normal(text).split())
     for _ in range(8):
-        text = _without_courtesy(text)
+        shorter = _without_courtesy(text)
+        if shorter == text:
+            break
+        text = shorter
     text = text.lower()
     for pattern, replacement in (*_CONTRACTIONS, *_MARKS):
         text = pattern.sub(replacement, text)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.cache import RedisConfig, cache_key
-from app.cache.coalesce import Coalescer, Event, Pace
+from app.cache.coalesce import Coalescer, Event, Lead, Pace
 from app.cache.relay import RedisRelay
 from app.cache.store import Limits
 from app.config import GatewayConfig
@@ -340,7 +340,7 @@ async def test_a_call_has_no_part_of_the_context_that_ends_with_the_request_that
 
 
 async def test_nobody_waits_longer_than_its_own_patience() -> None:
-    async def never(stored: bool) -> AsyncGenerator[Event, None]:
+    async def never(lead: Lead) -> AsyncGenerator[Event, None]:
         await asyncio.Event().wait()
         yield StreamPart([], "")
 
@@ -492,7 +492,8 @@ async def test_a_lost_redis_breaks_a_followed_stream_and_makes_others_ask_for_th
     relay.logs["elsewhere"] = b'{"part":{"chunks":[],"target":"medium"}}\n' * position
     own = Outcome(answer(), "mid", CacheLookup("miss", "exact only"), None, 1, 0.0, 0.0, 0.0, "pinned")
 
-    async def ask(stored: bool) -> AsyncGenerator[Event, None]:
+    async def ask(lead: Lead) -> AsyncGenerator[Event, None]:
+        await lead()
         yield own
 
     watched = WatchedRelay(relay)
@@ -515,7 +516,8 @@ from app.cache.coalesce import Coalescer
 from app.cache.relay import RedisRelay
 from app.schema import CacheKey, StreamPart
 
-async def ask(stored):
+async def ask(lead):
+    await lead()
     print("asked", flush=True)
     yield StreamPart([], "medium")
     await asyncio.Event().wait()
@@ -534,7 +536,8 @@ asyncio.run(main())
 async def test_the_followers_of_a_killed_replica_ask_again(redis: EmbeddedRedis) -> None:
     own = Outcome(answer(), "mid", CacheLookup("miss", "exact only"), None, 1, 0.0, 0.0, 0.0, "pinned")
 
-    async def ask(stored: bool) -> AsyncGenerator[Event, None]:
+    async def ask(lead: Lead) -> AsyncGenerator[Event, None]:
+        await lead()
         yield own
 
     store = RedisConfig(timeout_s=5).build(url=redis.url)
