@@ -63,6 +63,21 @@ def serve(config: Annotated[Path, typer.Argument(help="A file of configs/.")] = 
 
 
 @app.command()
+def apply(
+    config: Annotated[Path, typer.Argument(help="A file of configs/.")],
+    address: Annotated[
+        str | None, typer.Option(help="Ray's dashboard, as http://HOST:8265; by default this machine's.")
+    ] = None,
+) -> None:
+    """Give a running gateway a changed configuration; replicas restart only for what they hold from their start."""
+    from app.apply import apply as apply_file
+
+    applied = apply_file(config, address, _say)
+    _say(f"changed: {', '.join(applied.changed) or 'nothing'}")
+    _say("replicas were replaced" if applied.restarted else "no replica was restarted")
+
+
+@app.command()
 def prepare() -> None:
     """Prepare the bundled models; done once."""
     names = bundled.missing()

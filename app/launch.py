@@ -206,8 +206,7 @@ class Launcher:
 
     def serve_api(self) -> ServeAPI | None:
         """Return Serve's interface; None as long as Ray has not said where it is."""
-        found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", self._log.read_bytes())
-        return ServeAPI(found[1].decode()) if found else None
+        return served_at(self._log)
 
     def _deployment(self) -> tuple[str, str | None]:
         """Ask Ray's dashboard how far the deployments are; say so in one line, and why if they failed."""
@@ -265,6 +264,12 @@ class Launcher:
 
 # `serve run`, by the interpreter that runs us, wherever its scripts are
 _SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
+
+
+def served_at(log: Path) -> ServeAPI | None:
+    """Return the interface of the Ray that writes a log; None if it has not said where that is."""
+    found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", log.read_bytes() if log.is_file() else b"")
+    return ServeAPI(found[1].decode()) if found else None
 
 
 def _haproxy_binary() -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from app.api import build_api
+from app.background import Background
 from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
@@ -20,6 +22,7 @@ from app.schema import Outcome, PartStatus
 from app.shaping.tokens import count_tokens
 from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
 from deployments.request_log import RequestLog
+from deployments.servers import kept_if_wrong
 from deployments.telemetry import Telemetry, prometheus
 from deployments.tracing import describe, describe_error
 
@@ -39,36 +42,61 @@ class Ingress:
         classifier: DeploymentHandle,
         tiers: Mapping[str, DeploymentHandle],
     ) -> None:
-        self._config = config
         self._cache = cache
         self._classifier = classifier
         self._tiers = tiers
-        self._stand_ins = config.stand_ins()
-        self._store = config.redis.build(config.cache.limits) if config.redis else None
+        self._config = config
+        self._store = config.redis.build(lambda tenant: self._config.cache.limits(tenant)) if config.redis else None
         count_tokens("")  # loads the vocabulary before a request waits for it
-        self._telemetry = Telemetry(config.cache.audit.confidence, config.routing.quality.confidence)
-        self._log = RequestLog() if config.log_requests else None
+        self._telemetry = Telemetry()
         self._remote_cache = RemoteCache(cache) if cache else None
-        self._controller = TrafficController(
+        self._replaced = Background()
+        self._controller, self._api = self._built(config)
+
+    def __serve_build_asgi_app__(self) -> Callable[[Any, Any, Any], Awaitable[None]]:
+        async def current(scope: Any, receive: Any, send: Any) -> None:
+            await self._api(scope, receive, send)
+
+        return current
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Answer by another configuration from now on; one that cannot be served is logged, and the old one stays.
+
+        Requests under way end by the configuration that they began with.
+        """
+        with kept_if_wrong():
+            config = GatewayConfig.model_validate(user_config["args"])
+            if config != self._config:
+                replaced = self._controller
+                self._controller, self._api = self._built(config)
+                self._replaced.start(replaced.drain())
+
+    def _built(self, config: GatewayConfig) -> tuple[TrafficController, FastAPI]:
+        """Build what a configuration says, and make it the one in force."""
+        tenants = config.tenants.build()
+        bounds, quality = self._bounds(config), self._quality(config)
+        self._config = config
+        self._stand_ins = config.stand_ins()
+        self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
+        self._log = RequestLog() if config.log_requests else None
+        controller = TrafficController(
             config,
             self._store,
             self._remote_cache,
-            RemoteClassifier(classifier),
-            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
+            RemoteClassifier(self._classifier),
+            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()},
             self.record,
-            bounds=self._bounds(),
+            bounds=bounds,
             on_audit=self._telemetry.record_audit,
             relay=self._store.relay() if self._store else None,
-            conversations=self._conversations(),
-            quality=self._quality(),
+            conversations=self._conversations(config),
+            quality=quality,
             on_check=self._telemetry.record_check,
         )
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(
-            self._controller,
-            self._config,
-            self._config.tenants.build(),
+        api = build_api(
+            controller,
+            config,
+            tenants,
             self.parts,
             prometheus,
             self.record_error,
@@ -76,19 +104,19 @@ class Ingress:
             CacheAdmin(self._store) if self._store else None,
             self._remote_cache,
         )
+        return controller, api
 
-    def _bounds(self) -> RedisBounds | None:
-        cache = self._config.cache
+    def _bounds(self, config: GatewayConfig) -> RedisBounds | None:
+        cache = config.cache
         if self._store is None:
             return None
         return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence)
 
-    def _conversations(self) -> RedisConversations | None:
-        ttl_s = self._config.routing.conversation_ttl_s
+    def _conversations(self, config: GatewayConfig) -> RedisConversations | None:
+        ttl_s = config.routing.conversation_ttl_s
         return RedisConversations(self._store, ttl_s) if self._store and ttl_s else None
 
-    def _quality(self) -> RedisQuality | None:
-        config = self._config
+    def _quality(self, config: GatewayConfig) -> RedisQuality | None:
         if self._store is None:
             return None
         return RedisQuality(self._store, config.quality_kept(), config.routing.quality.confidence)

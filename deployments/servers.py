@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from ray import serve
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
@@ -17,8 +19,9 @@ from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
+from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
-from app.errors import CacheUnavailableError, UpstreamError
+from app.errors import CacheUnavailableError, GatewayError, UpstreamError
 from app.protocols import ChatProvider
 from app.routing import TierConfig
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
@@ -27,22 +30,39 @@ log = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
 
+@contextlib.contextmanager
+def kept_if_wrong() -> Iterator[None]:
+    """Log that a new configuration cannot be served; `tierwise apply` refuses it before, if it can see that."""
+    try:
+        yield
+    except (GatewayError, ValidationError) as error:
+        log.error("the new configuration cannot be served, the old one stays: %s", error)
+
+
 class CacheServer:
     """The semantic cache: one encoder, one Redis client."""
 
     def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
+        self._config = config
         self._embedder = config.embedder.build()
-        self._store = redis.build(config.limits)
+        self._store = redis.build(lambda tenant: self._config.limits(tenant))
         self._verifier = config.verifier.build()
-        space = model_names(self._embedder.space, self._verifier.name)
-        self._threshold = config.threshold_for(space)
-        self._bounds = RedisBounds(self._store, config.max_error_rate(), config.audit.confidence)
-        self._cache = RedisSemanticCache(
-            config, self._store, self._embed, self._verify, space, self._threshold, self._bounds.steps
-        )
+        self._take(config)
         self._served = ServedEmbedder(self._embedder, config.embeddings.names(config.embedder.model))
         self._sweep_s = config.sweep_s
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Decide by another configuration from now on; one that cannot be served is logged, and the old one stays."""
+        with kept_if_wrong():
+            self._take(GatewayConfig.model_validate(user_config["args"]).cache)
+
+    def _take(self, config: CacheConfig) -> None:
+        space = model_names(self._embedder.space, self._verifier.name)
+        threshold = config.threshold_for(space)
+        bounds = RedisBounds(self._store, config.max_error_rate(), config.audit.confidence)
+        self._cache = RedisSemanticCache(config, self._store, self._embed, self._verify, space, threshold, bounds.steps)
+        self._config, self._threshold, self._bounds = config, threshold, bounds
 
     async def _sweep(self) -> None:
         """Remove what has expired, now and then; the other replicas do so too, and none is in another's way."""
@@ -89,7 +109,16 @@ class ClassifierServer:
     """The difficulty classifier."""
 
     def __init__(self, config: ClassifierConfig) -> None:
+        self._config = config
         self._classifier = config.build()
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Score by another configuration from now on; one that cannot be served is logged, and the old one stays."""
+        with kept_if_wrong():
+            config = GatewayConfig.model_validate(user_config["args"]).classifier
+            if config != self._config:
+                self._classifier = await asyncio.to_thread(config.build)
+                self._config = config
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
     async def score(self, prompts: list[str]) -> list[float]:

@@ -22,9 +22,8 @@ _EXPORTED = ("ray_tierwise_", "ray_serve_", "ray_vllm", "vllm")
 class Telemetry:
     """Counts outcomes and failures; labels are few and of few values."""
 
-    def __init__(self, confidence: float, quality_confidence: float) -> None:
-        self._confidence = confidence
-        self._quality_confidence = quality_confidence
+    def __init__(self) -> None:
+        self._confidence = self._quality_confidence = 0.95
         self._requests = metrics.Counter(
             "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "reason", "route", "finished")
         )
@@ -93,6 +92,11 @@ class Telemetry:
         self._quality_steps = metrics.Gauge(
             "tierwise_quality_steps", "Steps of a tier's cut point below the calibrated one.", tag_keys=("tier",)
         )
+
+    def confide(self, confidence: float, quality_confidence: float) -> None:
+        """Take the confidence of the intervals that are shown: of wrong hits, and of the quality kept."""
+        self._confidence = confidence
+        self._quality_confidence = quality_confidence
 
     def record(self, outcome: Outcome) -> None:
         """Count an answered request."""

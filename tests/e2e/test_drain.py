@@ -1,4 +1,4 @@
-"""A gateway of its own, redeployed and stopped while requests are on their way."""
+"""A gateway of its own, changed, redeployed and stopped while requests are on their way."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import openai
 import pytest
 import yaml
 
+from app.apply import Applied, apply
 from app.config import read_serve_file
 from app.embedded_redis import free_port
+from app.errors import ConfigError
 from app.launch import Launcher
 from app.serve_api import ServeAPI
 from tests.upstream import Script, Upstream
@@ -29,7 +31,7 @@ def upstream() -> Iterator[Upstream]:
         yield running
 
 
-def test_neither_a_redeploy_nor_a_stop_loses_a_request(tmp_path: Path, upstream: Upstream) -> None:
+def test_neither_a_change_nor_a_redeploy_nor_a_stop_loses_a_request(tmp_path: Path, upstream: Upstream) -> None:
     raw = yaml.safe_load(BENCH.read_text("utf-8"))
     raw["http_options"]["port"] = free_port()
     arguments = raw["applications"][0]["args"]
@@ -38,15 +40,30 @@ def test_neither_a_redeploy_nor_a_stop_loses_a_request(tmp_path: Path, upstream:
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(raw))
     launcher = Launcher(read_serve_file(path), print, tmp_path / "state")
+
+    def changed() -> Applied:
+        path.write_text(yaml.safe_dump(raw))
+        return apply(path, api.address, print)
+
     try:
         launcher.start()
         api = launcher.serve_api()
         assert api is not None
         with Clients(f"http://127.0.0.1:{raw['http_options']['port']}/v1") as clients:
             before = _replicas(api)
+            arguments |= {"auto_models": ["auto", "gpt-4o"], "cache": {"ttl_s": 60}}
+            assert changed() == Applied(["cache", "auto_models"], [])
+            assert eventually(lambda: {"auto", "gpt-4o"} <= clients.models(), 10)
+            assert _replicas(api) == before
+
+            arguments["tiers"][0]["max_score"] = 0.9
+            with pytest.raises(ConfigError, match="max_score"):
+                changed()
             arguments["tiers"][0]["max_score"] = 0.25
-            api.deploy(raw)
+            arguments["tiers"][1]["targets"][0]["timeout_s"] = 50
+            assert changed() == Applied(["tiers"], ["tiers.mid.targets"])
             assert eventually(lambda: (now := _replicas(api)) != set() and not before & now, 90), "the old ones stayed"
+            assert "gpt-4o" in clients.models()
         last = threading.Thread(target=clients.ask, args=("the last one",))
         last.start()
         assert eventually(lambda: "the last one" in str(upstream.requests[-1]), 10)
@@ -79,6 +96,10 @@ class Clients:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+
+    def models(self) -> set[str]:
+        """List what may be asked for."""
+        return {model.id for model in self._client.models.list()}
 
     def ask(self, text: str) -> None:
         """Ask what the cache does not know, and note what comes."""
