@@ -242,7 +242,19 @@ def _chat_request(body: Mapping[str, Any], tenant: str, headers: Mapping[str, st
         store=not no_store,
         max_age_s=float(max_age[1]) if max_age else None,
         request_id=request_id,
+        timeout_s=_timeout_s(headers.get("x-request-timeout")),
     )
+
+
+def _timeout_s(header: str | None) -> float:
+    """Read how long the client waits."""
+    try:
+        seconds = float("inf") if header is None else float(header)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise InvalidRequestError(f"x-request-timeout: `{header}` is not a number of seconds above 0.")
+    return seconds
 
 
 def _models(config: GatewayConfig) -> list[dict[str, Any]]:

@@ -129,9 +129,10 @@ class GatewayConfig(Section):
         return promised or 0.95
 
     def timeout_s(self, tier_name: str) -> float:
-        """Return the longest wait for a tier: all its targets in turn, and a little for the way."""
+        """Return the longest wait for a tier: all that it tries, and a little for the way."""
         tier = next(tier for tier in self.tiers if tier.name == self.stand_ins().get(tier_name, tier_name))
-        return 5 + (tier.llm.timeout_s if tier.llm else sum(target.timeout_s for target in tier.targets))
+        total_s = tier.policy.total_s or sum(target.timeout_s for target in tier.targets)
+        return 5 + (tier.llm.timeout_s if tier.llm else total_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import GatewayConfig
+from app.section import Section
 
 FILE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _INTRO = """# Configuration
@@ -39,10 +41,11 @@ def _section(title: str, path: str, section: _Schema, sections: Mapping[str, _Sc
     """
     description, meanings = _described(section.get("description", ""))
     yield from (f"## {title}\n", f"{description}\n", "| key | type | default | meaning |", "|---|---|---|---|")
+    inherited = _inherited(section["title"])
     inner: list[tuple[str, str]] = []
     for name, field in section["properties"].items():
         default = "required" if name in section.get("required", ()) else _default(field)
-        meaning = "Chooses this one." if "const" in field else meanings.get(name, "")
+        meaning = "Chooses this one." if "const" in field else meanings.get(name) or inherited.get(name, "")
         yield f"| `{name}` | {_escaped(_type(field))} | {_escaped(default)} | {_escaped(meaning)} |"
         inner += _inner(path + name, field)
     yield ""
@@ -51,6 +54,18 @@ def _section(title: str, path: str, section: _Schema, sections: Mapping[str, _Sc
         kind = found["properties"].get("kind", {}).get("const")
         heading = f"`{place}`" + (f", `kind: {kind}`" if kind else "")
         yield from _section(heading, f"{place}.", found, sections)
+
+
+def _inherited(title: str) -> dict[str, str]:
+    """Return the meanings of the keys that a section has from those it is derived from."""
+    bases = [base for section in _sections(Section) if section.__name__ == title for base in section.__mro__[1:]]
+    return {name: text for base in bases for name, text in _described(inspect.getdoc(base) or "")[1].items()}
+
+
+def _sections(base: type[Section]) -> Iterator[type[Section]]:
+    for section in base.__subclasses__():
+        yield section
+        yield from _sections(section)
 
 
 def _described(docstring: str) -> tuple[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,10 +19,7 @@ from app.cache.coalesce import Coalescer, Event, Lead
 from app.cache.judge import judge_by
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
-from app.errors import (
-    CacheUnavailableError,
-    UpstreamError,
-)
+from app.errors import CacheUnavailableError, UnavailableError, UpstreamError
 from app.pricing import cost_usd
 from app.protocols import ChatProvider, ComplexityClassifier, Conversations, ExactCache, FlightRelay, SemanticCache
 from app.quality.audit import QualityAuditor, QualityBounds, QualityCheck
@@ -156,7 +153,7 @@ class TrafficController:
         if call.lookup.entry:
             return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
         async with aclosing(self._events(call, streamed=False)) as events:
-            outcome = await anext(events)
+            outcome = await _in_time(anext(events), request.timeout_s)
         assert isinstance(outcome, Outcome)
         return self._concluded(call, outcome)
 
@@ -169,7 +166,11 @@ class TrafficController:
         if call.lookup.entry:
             return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
         events = self._events(call, streamed=True)
-        first = await anext(events)
+        try:
+            first = await _in_time(anext(events), request.timeout_s)
+        except BaseException:
+            await events.aclose()
+            raise
         if isinstance(first, Outcome):
             await events.aclose()
             return self._concluded(call, first)
@@ -346,7 +347,7 @@ class TrafficController:
             finished = True
         finally:
             await rest.aclose()
-            completion = Completion(assembler.completion(), first.target)
+            completion = Completion(assembler.completion(), first.target, first.also)
             wrong = fault(call.request.body, completion.body) if finished else None
             if finished and structured(call.request.body):
                 call.schema = "invalid" if wrong else "valid"
@@ -422,7 +423,9 @@ class TrafficController:
     ) -> Outcome:
         usage = completion.usage
         answer_usd = cost_usd(usage, self._prices[completion.target])
-        cost = answer_usd + call.tried_usd + call.wasted_usd
+        prompt = replace(usage, completion_tokens=0)
+        beside_usd = sum(cost_usd(prompt, self._prices[model]) for model in completion.also)
+        cost = answer_usd + beside_usd + call.tried_usd + call.wasted_usd
         dearer_usd = cost_usd(usage, next(iter(route.tiers[0].models().values())))
         cascade_saved = dearer_usd - answer_usd if call.cascade == "kept" else -call.tried_usd
         return Outcome(
@@ -463,6 +466,19 @@ class TrafficController:
             await exact.put(key, entry, lookup.embedding)
         except CacheUnavailableError as error:
             log.warning("an answer was not cached: %s", error.message)
+
+
+async def _in_time(event: Awaitable[T], timeout_s: float) -> T:
+    """Wait for an answer's first event as long as the client does.
+
+    Raises:
+        UnavailableError: It did not come in time.
+    """
+    try:
+        async with asyncio.timeout(None if timeout_s == float("inf") else timeout_s):
+            return await event
+    except TimeoutError as error:
+        raise UnavailableError(f"No answer in the {timeout_s:g} s of x-request-timeout. Allow for more.") from error
 
 
 def _fresh(asked: Asked) -> Fresh:

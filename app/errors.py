@@ -108,15 +108,22 @@ class OverloadedError(UnavailableError):
 
 
 class UpstreamError(GatewayError):
-    """A provider failed to complete a request that was well formed."""
+    """A provider failed to complete a request that was well formed.
+
+    Attributes:
+        retry_after_s: How long it asks to be left alone; None if it does not.
+        passes: Whether the same request may do better later.
+    """
 
     status_code = 502
     type = "upstream_error"
 
-    def __init__(self, message: str, provider: str) -> None:
+    def __init__(self, message: str, provider: str, retry_after_s: float | None = None, passes: bool = True) -> None:
         GatewayError.__init__(self, message)
-        self.args = (message, provider)
+        self.args = (message, provider, retry_after_s, passes)
         self.provider = provider
+        self.retry_after_s = retry_after_s
+        self.passes = passes
 
 
 class UpstreamTimeoutError(UpstreamError):

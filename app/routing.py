@@ -16,6 +16,7 @@ from app.providers import ProviderConfig
 from app.quality import QualityConfig
 from app.section import Section
 from app.shaping.tokens import count_tokens
+from app.tier import PolicyConfig
 
 Ability = Literal["tools", "vision", "audio", "files"]
 Tiers = tuple["TierConfig", ...]
@@ -67,7 +68,8 @@ class TierConfig(Section):
         name: What clients may pin, and the `Tier-NAME` of its deployment.
         max_score: Prompts scored below it may be served here; the last tier's is 1.0.
         llm: A local model, or
-        targets: API models, in the order they are tried.
+        targets: API models, by weight, then in the order they are listed.
+        policy: How the targets are asked.
         stand_in: The tier with a local model that answers while no target has its key in the environment.
         abilities: What it takes beside text: `tools`, `vision`, `audio`, `files`. By default all of an API tier, and
             none of a local one, whose `engine` needs arguments that turn on the parsing of tools.
@@ -78,6 +80,7 @@ class TierConfig(Section):
     max_score: Annotated[float, Field(gt=0, le=1)]
     llm: LocalLLMConfig | None = None
     targets: tuple[ProviderConfig, ...] = ()
+    policy: PolicyConfig = PolicyConfig()
     stand_in: str | None = None
     abilities: frozenset[Ability] | None = None
     context_tokens: PositiveInt | None = None
@@ -88,9 +91,9 @@ class TierConfig(Section):
             raise ValueError(f"tier `{self.name}` needs either `llm` or `targets`")
         if self.llm and self.stand_in:
             raise ValueError(f"tier `{self.name}` has an `llm` and needs no `stand_in`")
-        names = [target.model for target in self.targets]
+        names = [target.label for target in self.targets]
         if len(set(names)) != len(names):
-            raise ValueError(f"tier `{self.name}`: each of its `targets` needs another `model`")
+            raise ValueError(f"tier `{self.name}`: each of its `targets` needs another `model` or `region`")
         return self
 
     def models(self) -> dict[str, Price]:

@@ -24,6 +24,7 @@ class ChatRequest:
         profile: The profile that shaped it.
         tiers: The only ones that may answer; empty for all.
         raised_max_tokens: The limit for a second try, where `max_tokens` is the profile's and cut the answer.
+        timeout_s: Longest wait for the answer, or for a stream's first part, by `x-request-timeout`.
     """
 
     body: Mapping[str, Any]
@@ -36,6 +37,7 @@ class ChatRequest:
     profile: str | None = None
     tiers: tuple[str, ...] = ()
     raised_max_tokens: int | None = None
+    timeout_s: float = float("inf")
 
     @property
     def model(self) -> str:
@@ -53,10 +55,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer in OpenAI's form, and the configured model that gave it."""
+    """An answer in OpenAI's form, and the configured model that gave it.
+
+    Attributes:
+        also: Models that were asked beside it and cancelled; their prompts are paid for.
+    """
 
     body: dict[str, Any]
     target: str
+    also: tuple[str, ...] = ()
 
     @property
     def usage(self) -> Usage:
@@ -67,10 +74,16 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class StreamPart:
-    """Chunks of a streamed answer in OpenAI's form, in order; batched, since each message between replicas costs."""
+    """Chunks of a streamed answer in OpenAI's form, in order; batched, since each message between replicas costs.
+
+    Attributes:
+        target: The configured model that gives it.
+        also: Of the first part: models that were asked beside it and cancelled.
+    """
 
     chunks: list[dict[str, Any]]
     target: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
+from app.cache import RedisConfig
 from app.config import GatewayConfig
 from app.errors import ConfigError
 from app.routing import TierConfig
@@ -30,7 +31,7 @@ def build_app(config: GatewayConfig) -> Application:
     """
     check_address(config.tenants, _listening_address())
     stand_ins = config.stand_ins()
-    bound = {tier.name: bind_tier(tier) for tier in config.tiers if tier.name not in stand_ins}
+    bound = {tier.name: bind_tier(tier, config.redis) for tier in config.tiers if tier.name not in stand_ins}
     tiers = {tier.name: bound[stand_ins.get(tier.name, tier.name)] for tier in config.tiers}
     cache = None
     if config.redis is not None:
@@ -41,7 +42,7 @@ def build_app(config: GatewayConfig) -> Application:
     return ingress.bind(config, cache, classifier, tiers)
 
 
-def bind_tier(tier: TierConfig) -> Application:
+def bind_tier(tier: TierConfig, redis: RedisConfig | None) -> Application:
     """Bind one tier as `Tier-NAME`: a local model, or the API clients of its targets."""
     if tier.llm:
         from deployments.local_llm import bind_local_llm
@@ -49,7 +50,7 @@ def bind_tier(tier: TierConfig) -> Application:
         return bind_local_llm(tier.llm, f"Tier-{tier.name}")
     if missing := tier.missing_keys():
         raise ConfigError(f"tiers: `{tier.name}` has no target with a key; set {' or '.join(missing)}")
-    return serve.deployment(TierServer, name=f"Tier-{tier.name}", **_LIGHT).bind(tier)
+    return serve.deployment(TierServer, name=f"Tier-{tier.name}", **_LIGHT).bind(tier, redis)
 
 
 def _listening_address() -> str | None:

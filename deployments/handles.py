@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
-from opentelemetry.trace import use_span
-from ray.exceptions import RayError, RayTaskError
+from opentelemetry.trace import Span, use_span
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -114,12 +114,20 @@ class RemoteProvider:
         """
         span = call_span(self._name, body)
         with ending(span), self._translated():
-            with use_span(span):
-                response = self._handle.complete.remote(dict(body))
             async with asyncio.timeout(self._timeout_s):
-                completion: Completion = await response
+                completion: Completion
+                try:
+                    completion = await self._call(span, body)
+                except RayActorError:  # the replica was lost; another may be there
+                    completion = await self._call(span, body)
             answered(span, completion)
             return completion
+
+    async def _call(self, span: Span, body: Mapping[str, Any]) -> Completion:
+        with use_span(span):
+            response = self._handle.complete.remote(dict(body))
+        completion: Completion = await response
+        return completion
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece; closing it cancels the request in the replica. Raises as `complete` does."""

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,15 @@ from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
 from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
-from app.errors import CacheUnavailableError, GatewayError, UpstreamError
-from app.protocols import ChatProvider
+from app.errors import CacheUnavailableError, GatewayError
 from app.routing import TierConfig
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
+from app.tier import Target, TargetPolicy
+from app.tier.limits import RateLimit, limit_storage
+from app.tier.shared import SharedBreakers
+from deployments.telemetry import TierTelemetry
 
 log = logging.getLogger("ray.serve")
-T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -131,53 +134,61 @@ class ClassifierServer:
 
 
 class TierServer:
-    """An API tier: its targets in order, one client each."""
+    """An API tier: a client for each target, and the policy by which they are asked.
 
-    def __init__(self, tier: TierConfig) -> None:
+    Args:
+        redis: Where replicas tell one another of targets that fail, and count the requests of those with limits.
+    """
+
+    def __init__(self, tier: TierConfig, redis: RedisConfig | None = None) -> None:
         self._tier = tier
-        self._targets = {target.model: target.build() for target in tier.targets if target.available()}
+        policy = tier.policy
+        storage = limit_storage(redis) if redis else None
+        self._targets = {
+            target.label: Target(target, target.build(), policy, RateLimit(target, tier.name, storage))
+            for target in tier.targets
+            if target.available()
+        }
+        self._telemetry = TierTelemetry(tier.name)
+        targets = list(self._targets.values())
+        keyless = tier.models().keys() - {target.config.model for target in targets}
+        self._policy = TargetPolicy(tier.name, targets, policy, self._telemetry.record, keyless=keyless)
+        if redis is not None:
+            sharing = SharedBreakers(tier.name, self._targets, redis.build())
+            self._sharing = asyncio.get_running_loop().create_task(self._share(sharing, policy.breaker.share_s))
+
+    async def _share(self, sharing: SharedBreakers, pause_s: float) -> None:
+        """Tell the other replicas which targets fail, and hear from them."""
+        while True:
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            self._telemetry.record_breakers({name: target.breaker.state for name, target in self._targets.items()})
+            try:
+                await sharing.exchange()
+            except CacheUnavailableError as error:
+                log.info("breakers are not shared: %s", error.message)
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer by the first target that can."""
-        return await self._first(body, lambda target: target.complete(body))
+        return await self._policy.complete(body)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         """Stream from the first target that sends a chunk."""
-
-        async def opened(target: ChatProvider) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
-            stream = target.stream(body)
-            first = await anext(stream, None)
-            if first is None:
-                raise UpstreamError("the stream ended before its first chunk", self._tier.name)
-            return first, stream
-
-        part, rest = await self._first(body, opened)
-        try:
-            yield part
-            async for part in rest:
+        async with aclosing(self._policy.stream(body)) as parts:
+            async for part in parts:
                 yield part
-        finally:
-            await rest.aclose()  # a client that went away: let go of the upstream's connection
 
     async def status(self) -> PartStatus:
-        """Say which targets have their keys; upstreams are not called, since that would cost."""
+        """Say which targets have their keys, and which rest; upstreams are not called, since that would cost."""
         missing = self._tier.missing_keys()
-        detail = {"targets": list(self._targets)} | ({"missing": missing} if missing else {})
-        return PartStatus(f"tier-{self._tier.name}", "up" if self._targets else "down", detail)
+        states = {name: target.breaker.state for name, target in self._targets.items()}
+        resting = {name: state for name, state in states.items() if state != "closed"}
+        detail: dict[str, Any] = {"targets": list(self._targets)}
+        detail |= {"missing": missing} if missing else {}
+        detail |= {"breakers": resting} if resting else {}
+        able = len(states) > len([state for state in states.values() if state == "open"])
+        return PartStatus(f"tier-{self._tier.name}", "up" if able else "down", detail)
 
     async def aclose(self) -> None:
         """Close the targets' connections."""
         for target in self._targets.values():
-            await target.aclose()
-
-    async def _first(self, body: Mapping[str, Any], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]) -> T:
-        model = body.get("model")
-        named = self._tier.models().keys() & {model}
-        last = UpstreamError(f"the API key of {model} is not set", self._tier.name)
-        for target in [self._targets[name] for name in self._targets if not named or name in named]:
-            try:
-                return await ask(target)
-            except UpstreamError as error:
-                log.warning("tier %s: %s", self._tier.name, error.message)
-                last = error
-        raise last
+            await target.provider.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from app.cache.audit import Audit
 from app.errors import GatewayError
 from app.quality.audit import QualityCheck
 from app.schema import Outcome
+from app.tier.breaker import State
 
 _LATENCY_S = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 _UNIT = [i / 10 for i in range(1, 10)]
@@ -174,6 +176,35 @@ class Telemetry:
     def _increase(counter: Any, value: float, tags: dict[str, str]) -> None:
         if value > 0:  # Ray refuses zero
             counter.inc(value, tags)
+
+
+class TierTelemetry:
+    """The metrics of one API tier's replica."""
+
+    def __init__(self, tier: str) -> None:
+        self._tier = tier
+        self._calls = metrics.Counter(
+            "tierwise_upstream_calls",
+            "Calls of targets, by what became of them.",
+            tag_keys=("tier", "target", "result"),
+        )
+        self._open = metrics.Gauge(
+            "tierwise_breaker_open",
+            "1 while a target is left alone, 0.5 while one request tries.",
+            tag_keys=("tier", "target"),
+        )
+
+    def record(self, target: str, result: str) -> None:
+        """Count a call."""
+        self._calls.inc(1, {"tier": self._tier, "target": target, "result": result})
+
+    def record_breakers(self, states: Mapping[str, State]) -> None:
+        """Show the breakers of targets."""
+        for target, state in states.items():
+            self._open.set(_OPENNESS[state], {"tier": self._tier, "target": target})
+
+
+_OPENNESS = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
 
 async def prometheus() -> bytes:

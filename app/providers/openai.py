@@ -8,38 +8,25 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from pydantic import PositiveFloat
 
 from app.errors import ContextLengthError, InvalidRequestError, UpstreamError, UpstreamTimeoutError
-from app.pricing import Price
+from app.providers.base import Quota, TargetConfig, seconds
 from app.schema import Completion, StreamPart
-from app.section import Section
 
 if TYPE_CHECKING:
     import openai
 
 
-class OpenAIProviderConfig(Section):
+class OpenAIProviderConfig(TargetConfig):
     """A model behind an OpenAI-compatible API.
 
     Attributes:
-        model: The API's name for it, which clients may ask for.
         base_url: Of the API.
-        api_key_env: The environment variable that holds the key; null means the API needs none.
-        timeout_s: Longest wait for the API to send anything.
-        price: What its tokens cost.
     """
 
     kind: Literal["openai"] = "openai"
-    model: str
     base_url: str = "https://api.openai.com/v1"
     api_key_env: str | None = "OPENAI_API_KEY"
-    timeout_s: PositiveFloat = 60
-    price: Price = Price()
-
-    def available(self) -> bool:
-        """Whether the key is in the environment, or none is needed."""
-        return self.api_key_env is None or bool(os.environ.get(self.api_key_env))
 
     def build(self) -> OpenAIProvider:
         """Open a client; reads the key from the environment of the replica."""
@@ -49,16 +36,21 @@ class OpenAIProviderConfig(Section):
         client = openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=key,
-            timeout=self.timeout_s,
+            timeout=openai.Timeout(self.timeout_s, connect=min(self.connect_timeout_s, self.timeout_s)),
             max_retries=0,  # the tier's own policy retries
         )
         return OpenAIProvider(self, client)
 
 
 class OpenAIProvider:
-    """A ChatProvider over the `openai` client. Bodies pass as they are but for the model's name."""
+    """A ChatProvider over the `openai` client. Bodies pass as they are but for the model's name.
+
+    Attributes:
+        quota: What the API says is left of its rate limits.
+    """
 
     def __init__(self, config: OpenAIProviderConfig, client: openai.AsyncOpenAI) -> None:
+        self.quota = Quota()
         self._config = config
         self._client = client
 
@@ -74,6 +66,7 @@ class OpenAIProvider:
             raw = await self._client.chat.completions.with_raw_response.create(
                 **self._arguments(body), extra_headers={"Accept": "application/json"}
             )
+        self.quota.seen(raw.headers)
         try:
             answer = msgspec.json.decode(raw.content)
             answer["choices"][0]["message"]["role"]  # the least that makes a completion
@@ -86,9 +79,14 @@ class OpenAIProvider:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         with self._translated():
             stream = await self._client.chat.completions.create(**self._arguments({**body, **options}))
+            self.quota.seen(stream.response.headers)
+            ended = False
             async with stream:
                 async for chunk in stream:
+                    ended = ended or any(choice.finish_reason for choice in chunk.choices)
                     yield StreamPart([chunk.to_dict()], self._config.model)
+        if not ended:
+            raise UpstreamError(f"{self._config.model}: the stream ended before the answer did", "openai")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -117,7 +115,12 @@ class OpenAIProvider:
                 raise ContextLengthError(message, error.param) from error
             raise InvalidRequestError(message, error.param, error.code) from error
         except openai.APIStatusError as error:
-            raise UpstreamError(f"{model}: status {error.status_code}: {error.message}", "openai") from error
+            status = error.status_code
+            pause_s = seconds(error.response.headers.get("retry-after")) if status in (429, 503) else None
+            if status == 429 and pause_s is None:
+                pause_s = 1.0
+            passes = status in (408, 409, 429) or status >= 500
+            raise UpstreamError(f"{model}: status {status}: {error.message}", "openai", pause_s, passes) from error
         except openai.APIError as error:
             raise UpstreamError(f"{model}: {error.message}", "openai") from error
         except (httpx2.HTTPError, ValueError) as error:  # a stream that breaks off, or an event that is not JSON

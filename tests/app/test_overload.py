@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import openai
 import pytest
 
 from app.api import build_api
 from app.controller import TrafficController
+from app.errors import UnavailableError
 from app.schema import PartStatus
 from app.tenants import OpenTenants
 from tests.fakes import CONFIG, FakeExactCache, FakeProvider, GatedProvider, chat, controller
@@ -91,3 +93,25 @@ async def test_a_slot_is_free_again_when_a_stream_ends_or_its_client_goes(
         await answer.parts.aclose()  # type: ignore[union-attr]
     await crowded.drain()
     assert len(upstream.bodies) == 3
+
+
+@pytest.mark.parametrize("lookup", [True, False], ids=["coalesced", "alone"])
+async def test_a_client_that_waits_no_longer_gets_an_error_and_its_call_is_ended(
+    cache: FakeExactCache, upstream: GatedProvider, lookup: bool
+) -> None:
+    providers = {"local": upstream, "mid": FakeProvider("medium"), "top": FakeProvider("large")}
+    waiting = controller(cache, providers)
+    with pytest.raises(UnavailableError, match=r"0\.01 s"):
+        await waiting.handle(replace(chat("slow", lookup=lookup), timeout_s=0.01))
+    await waiting.drain()
+    assert upstream.closed == 1
+
+
+@pytest.mark.parametrize("header", ["0", "-1", "soon", "nan"])
+async def test_a_wait_that_is_none_is_refused(crowded: TrafficController, header: str) -> None:
+    api = build_api(crowded, CROWDED, OpenTenants().build(), states, metrics)
+    async with served(api) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
+        with pytest.raises(openai.BadRequestError, match="x-request-timeout"):
+            await client.chat.completions.create(
+                model="auto", messages=[{"role": "user", "content": "hi"}], extra_headers={"x-request-timeout": header}
+            )

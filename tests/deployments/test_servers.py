@@ -34,7 +34,7 @@ async def test_a_named_target_is_the_only_one_asked() -> None:
         async with aclosing(server(upstream)) as tier:
             with pytest.raises(UpstreamError):
                 await tier.complete({**BODY, "model": "first"})
-        assert [request["model"] for request in upstream.requests] == ["first"]
+        assert {request["model"] for request in upstream.requests} == {"first"}
 
 
 async def test_a_named_target_without_its_key_is_not_answered_by_another(monkeypatch: pytest.MonkeyPatch) -> None:

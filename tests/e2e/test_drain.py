@@ -43,7 +43,7 @@ def test_neither_a_change_nor_a_redeploy_nor_a_stop_loses_a_request(tmp_path: Pa
 
     def changed() -> Applied:
         path.write_text(yaml.safe_dump(raw))
-        return apply(path, api.address, print)
+        return apply(path, api.address if api else None, print)
 
     try:
         launcher.start()
