@@ -8,6 +8,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from app.schema import Completion, StreamPart
 from app.tier.breaker import Breaker
 from app.tier.config import PolicyConfig
 from app.tier.limits import RateLimit
+from app.tier.resume import SentText, resumable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -138,7 +140,27 @@ class TargetPolicy:
         return replace(completion, also=also) if also else completion
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
-        """Answer a request piece by piece: of the target whose first part comes. Raises as `complete` does."""
+        """Answer a request piece by piece: of the target whose first part comes. Raises as `complete` does.
+
+        Where the request is deterministic, a stream that breaks off is asked for once more, and goes on if the new
+        answer begins with what was sent.
+        """
+        sent = SentText()
+        again = resumable(body)
+        while True:
+            try:
+                async with aclosing(self._streamed(body)) as parts:
+                    async for part in parts:
+                        if (rest := sent.unsent(part)) is not None:
+                            yield rest
+                return
+            except UpstreamError:
+                if not (again and sent.begun):
+                    raise
+                again = False
+                sent.rewind()
+
+    async def _streamed(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         (first, rest), target, also = await self._answered(body, "first", lambda t: self._opened(t, body), _close)
         tokens = 0
         try:

@@ -1,0 +1,62 @@
+"""A stream that broke off goes on where a second answer begins as the first did, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import pytest
+
+from app.errors import UpstreamError
+from app.schema import StreamPart
+from app.tier import PolicyConfig, TargetPolicy
+from tests.app.tier.targets import ScriptedProvider, target
+
+BODY: dict[str, Any] = {"model": "mid", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+
+
+class Breaking(ScriptedProvider):
+    """Streams each of the answers it is given, cut in pieces; `None` among the pieces breaks it off."""
+
+    def __init__(self, *answers: list[str | None]) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        self.calls += 1
+        for piece in self.answers.pop(0):
+            if piece is None:
+                raise UpstreamError("cut", "openai")
+            yield StreamPart([{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}], "small")
+        yield StreamPart([{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}], "small")
+
+
+async def streamed(provider: Breaking, **fields: Any) -> tuple[str, list[str | None]]:
+    policy = TargetPolicy("mid", [target(provider)], PolicyConfig())
+    choices = [c["choices"][0] async for part in policy.stream({**BODY, **fields}) for c in part.chunks]
+    return "".join(c["delta"].get("content", "") for c in choices), [c["finish_reason"] for c in choices][-1:]
+
+
+@pytest.mark.parametrize("second", [["one ", "two ", "three"], ["one two three"], ["o", "ne two t", "hree"]])
+async def test_the_client_gets_each_word_once(second: list[str | None]) -> None:
+    provider = Breaking(["one ", "two ", None], second)
+    assert await streamed(provider) == ("one two three", ["stop"])
+    assert provider.calls == 2
+
+
+@pytest.mark.parametrize(
+    "second", [["one ", "four"], ["one"], ["one ", None]], ids=["another answer", "a shorter one", "cut again"]
+)
+async def test_a_second_answer_that_does_not_go_on_ends_the_stream(second: list[str | None]) -> None:
+    provider = Breaking(["one ", "two ", None], second)
+    with pytest.raises(UpstreamError):
+        await streamed(provider)
+    assert provider.calls == 2
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 0.7}, {"n": 2}, {"tools": [{}]}])
+async def test_nothing_is_asked_twice_where_the_answers_would_differ(fields: dict[str, Any]) -> None:
+    provider = Breaking(["one ", None], ["one ", "two"])
+    with pytest.raises(UpstreamError):
+        await streamed(provider, **fields)
+    assert provider.calls == 1
