@@ -18,7 +18,7 @@ from app.cache.bounds import RedisBounds
 from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
 from app.embedding import ServedEmbedder
-from app.errors import CacheUnavailableError, UpstreamError
+from app.errors import CacheUnavailableError, UnfitError, UpstreamError
 from app.protocols import ChatProvider
 from app.routing import TierConfig
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
@@ -144,11 +144,14 @@ class TierServer:
     async def _first(self, body: Mapping[str, Any], ask: Callable[[ChatProvider], Coroutine[Any, Any, T]]) -> T:
         model = body.get("model")
         named = self._tier.models().keys() & {model}
-        last = UpstreamError(f"the API key of {model} is not set", self._tier.name)
+        failed: UpstreamError | None = None
+        unfit: UnfitError | None = None
         for target in [self._targets[name] for name in self._targets if not named or name in named]:
             try:
                 return await ask(target)
             except UpstreamError as error:
                 log.warning("tier %s: %s", self._tier.name, error.message)
-                last = error
-        raise last
+                failed = error
+            except UnfitError as error:
+                unfit = error
+        raise failed or unfit or UpstreamError(f"the API key of {model} is not set", self._tier.name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
 from pydantic import PositiveFloat
 
 from app.errors import ContextLengthError, InvalidRequestError, UpstreamError, UpstreamTimeoutError
 from app.pricing import Price
-from app.schema import Completion, StreamPart
+from app.schema import Ability, Completion, Form, StreamPart
 from app.section import Section
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class OpenAIProviderConfig(Section):
         price: What its tokens cost.
     """
 
+    takes: ClassVar[frozenset[Ability | Form]] = frozenset((*get_args(Ability), *get_args(Form)))
     kind: Literal["openai"] = "openai"
     model: str
     base_url: str = "https://api.openai.com/v1"
