@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from app.cascade import objection
-from app.errors import ContextLengthError, UnavailableError, UpstreamError
+from app.errors import UnavailableError, UnfitError, UpstreamError
 from app.pricing import Price, cost_usd
 from app.protocols import ChatProvider
 from app.routing import TierConfig, Tiers
@@ -106,7 +106,7 @@ class Asker:
         extra = {"logprobs": True} if tier.name in self._local else {}
         try:
             asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,))
-        except (UnavailableError, ContextLengthError):
+        except (UnavailableError, UnfitError):
             return None, "failed"
         body = asked.completion.body
         found = objection(request.body, body, min_token_probability)
@@ -144,17 +144,17 @@ class Asker:
 
 
 async def _first_answer(tiers: Tiers, ask: Callable[[TierConfig], Coroutine[Any, Any, T]]) -> tuple[T, TierConfig, int]:
-    """Ask the tiers in turn; a prompt too long for one goes to the next as well."""
-    too_long: ContextLengthError | None = None
+    """Ask the tiers in turn; a request that one cannot serve, as a prompt too long for it, goes to the next as well."""
+    unfit: UnfitError | None = None
     for attempt, tier in enumerate(tiers, 1):
         try:
             return await ask(tier), tier, attempt
         except UpstreamError as error:
             log.warning("tier %s failed: %s", tier.name, error.message)
-        except ContextLengthError as error:
-            too_long = error
-    if too_long is not None:
-        raise too_long
+        except UnfitError as error:
+            unfit = error
+    if unfit is not None:
+        raise unfit
     names = ", ".join(tier.name for tier in tiers)
     raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
 

@@ -27,9 +27,10 @@ _NAMES = {"string": "text", "integer": "integer", "number": "number", "boolean":
 
 
 def markdown() -> str:
-    """Return the page: a table for each section, outer ones first."""
+    """Return the page: a table for each section, outer ones first; what several kinds have in them comes once."""
     schema = GatewayConfig.model_json_schema()
-    return "\n".join([_INTRO, *_section("args", "", schema, schema["$defs"])])
+    tables = "\n".join(_section("args", "", schema, schema["$defs"])).split("\n## ")
+    return f"{_INTRO}\n" + "\n## ".join(dict.fromkeys(tables))
 
 
 def _section(title: str, path: str, section: _Schema, sections: Mapping[str, _Schema]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 GatewayError
 ├── ConfigError                  a configuration that must not start
 ├── InvalidRequestError          400  the client's request
-│   ├── ContextLengthError       400  too long for every tier that may answer
+│   ├── UnfitError               400  one model cannot serve it, another may
+│   │   └── ContextLengthError   400  too long for every tier that may answer
 │   ├── ModelNotFoundError       404
 │   └── RequestTooLargeError     413
 ├── AuthenticationError          401
@@ -51,7 +52,11 @@ class InvalidRequestError(GatewayError):
     type = "invalid_request_error"
 
 
-class ContextLengthError(InvalidRequestError):
+class UnfitError(InvalidRequestError):
+    """The request asks for what this model does not give; another target or tier may."""
+
+
+class ContextLengthError(UnfitError):
     """The prompt, with the answer it asks for, is longer than the model's context."""
 
     def __init__(self, message: str, param: str | None = "messages", code: str | None = "context_length_exceeded"):
@@ -111,6 +116,7 @@ class UpstreamError(GatewayError):
     """A provider failed to complete a request that was well formed.
 
     Attributes:
+        provider: Which one.
         retry_after_s: How long it asks to be left alone; None if it does not.
         passes: Whether the same request may do better later.
     """

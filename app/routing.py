@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -14,13 +14,13 @@ from app.errors import InvalidRequestError, ModelNotFoundError
 from app.pricing import Price
 from app.providers import ProviderConfig
 from app.quality import QualityConfig
+from app.schema import Ability, Form
 from app.section import Section
 from app.shaping.tokens import count_tokens
 from app.tier import PolicyConfig
 
-Ability = Literal["tools", "vision", "audio", "files"]
 Tiers = tuple["TierConfig", ...]
-_ABILITIES: frozenset[Ability] = frozenset(get_args(Ability))
+_FORMS: frozenset[Ability | Form] = frozenset(get_args(Form))
 _LOCAL_CONTEXT = 4096  # of a local model whose `engine` does not say
 _CHARS_A_TOKEN = 4
 
@@ -71,8 +71,9 @@ class TierConfig(Section):
         targets: API models, by weight, then in the order they are listed.
         policy: How the targets are asked.
         stand_in: The tier with a local model that answers while no target has its key in the environment.
-        abilities: What it takes beside text: `tools`, `vision`, `audio`, `files`. By default all of an API tier, and
-            none of a local one, whose `engine` needs arguments that turn on the parsing of tools.
+        abilities: What it takes beside text: `tools`, `vision`, `audio`, `files`. By default all that the APIs of its
+            targets take (Anthropic's takes no `audio`), and of a local model none: its `engine` needs arguments that
+            turn on the parsing of tools.
         context_tokens: Longest prompt and answer together; by default a local model's `max_model_len`.
     """
 
@@ -102,9 +103,12 @@ class TierConfig(Section):
             return {self.llm.target: self.llm.price}
         return {target.model: target.price for target in self.targets}
 
-    def takes(self) -> frozenset[Ability]:
-        """Name what it takes beside text."""
-        return (frozenset() if self.llm else _ABILITIES) if self.abilities is None else self.abilities
+    def takes(self) -> frozenset[Ability | Form]:
+        """Name what it takes beside text, and what it gives beside one: what any of its targets does."""
+        if self.llm:
+            return _FORMS | (self.abilities or frozenset())
+        taken = frozenset[Ability | Form]().union(*(target.takes for target in self.targets))
+        return taken if self.abilities is None else (taken & _FORMS) | self.abilities
 
     def window(self) -> float:
         """Return the tokens of the longest prompt and answer together; infinite where that is not known."""
@@ -175,12 +179,12 @@ class Needs:
 
     Attributes:
         tokens: Of its prompt, without what a chat template adds, and of the longest answer that it asks for.
-        abilities: What it takes beside text.
+        abilities: What it takes beside text, and gives beside one.
         tiers: The only ones that its profile lets answer; empty for all.
     """
 
     tokens: int = 0
-    abilities: frozenset[Ability] = frozenset()
+    abilities: frozenset[Ability | Form] = frozenset()
     tiers: frozenset[str] = frozenset()
 
     def unmet(self, tier: TierConfig) -> str | None:
@@ -221,7 +225,7 @@ def needs_of(body: Mapping[str, Any], narrowest: TierConfig | None = None, tiers
             estimated.
         tiers: The only ones that its profile lets answer; empty for all.
     """
-    abilities: set[Ability] = {"tools"} if body.get("tools") or body.get("functions") else set()
+    abilities = {ability for ability, asked in _ASKED.items() if asked(body)}
     texts = []
     for message in body["messages"]:
         content = message.get("content")
@@ -240,6 +244,12 @@ def needs_of(body: Mapping[str, Any], narrowest: TierConfig | None = None, tiers
     return Needs(prompt + answer, frozenset(abilities), frozenset(tiers))
 
 
+_ASKED: Mapping[Ability | Form, Callable[[Mapping[str, Any]], Any]] = {
+    "tools": lambda body: body.get("tools") or body.get("functions"),
+    "audio": lambda body: "audio" in (body.get("modalities") or ()),
+    "choices": lambda body: (body.get("n") or 1) > 1,
+    "logprobs": lambda body: body.get("logprobs") or body.get("top_logprobs"),
+}
 _PARTS: Mapping[Any, Ability] = {"image_url": "vision", "input_audio": "audio", "file": "files"}
 
 
@@ -335,11 +345,13 @@ def unsupported(needs: Needs, tier: TierConfig, tiers: Tiers) -> InvalidRequestE
     return InvalidRequestError(f"{name} not supported here. Tiers that support them: {able}.", param)
 
 
-_NAMED: Mapping[Ability, tuple[str, str]] = {
+_NAMED: Mapping[Ability | Form, tuple[str, str]] = {
     "tools": ("`tools` are", "tools"),
     "vision": ("Images are", "messages"),
     "audio": ("Recordings are", "messages"),
     "files": ("Files are", "messages"),
+    "choices": ("Several answers to one request, `n` over 1, are", "n"),
+    "logprobs": ("`logprobs` are", "logprobs"),
 }
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 CacheStatus = Literal["hit", "miss", "bypass"]
+Ability = Literal["tools", "vision", "audio", "files"]  # what a model may take beside text
+Form = Literal["choices", "logprobs"]  # what its answer may be beside one text: several, with the odds of its tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,15 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one completion, as its provider counted them."""
+    """Tokens of one completion, as its provider counted them.
+
+    Attributes:
+        cached_tokens: Those of the prompt that the provider had in its own cache.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,8 @@ class Completion:
     def usage(self) -> Usage:
         """Tokens; zeros when the provider did not count."""
         usage = self.body.get("usage") or {}
-        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
 
 
 @dataclass(frozen=True, slots=True)

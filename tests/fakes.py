@@ -22,7 +22,7 @@ from app.errors import (
     ModelNotFoundError,
     UpstreamError,
 )
-from app.protocols import FlightRelay
+from app.protocols import ChatProvider, FlightRelay
 from app.quality.audit import Pair, Watch
 from app.quality.bound import Kept
 from app.schema import (
@@ -363,7 +363,7 @@ def words_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def controller(
     cache: FakeExactCache | None,
-    providers: Mapping[str, FakeProvider],
+    providers: Mapping[str, ChatProvider],
     *,
     score: float = 0.0,
     semantic: FakeSemanticCache | None = None,

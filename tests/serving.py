@@ -11,9 +11,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import build_api
+from app.protocols import ChatProvider
 from app.schema import PartStatus
 from app.tenants import OpenTenants, Tenants
-from tests.fakes import CONFIG, FakeEmbedder, FakeExactCache, FakeProvider, FakeSemanticCache, controller
+from tests.fakes import CONFIG, FakeEmbedder, FakeExactCache, FakeSemanticCache, controller
 
 
 @asynccontextmanager
@@ -35,7 +36,7 @@ async def served(api: FastAPI) -> AsyncIterator[str]:
 @asynccontextmanager
 async def gateway(
     cache: FakeExactCache | None,
-    providers: Mapping[str, FakeProvider],
+    providers: Mapping[str, ChatProvider],
     tenants: Tenants | None = None,
     embedder: FakeEmbedder | None = None,
 ) -> AsyncIterator[str]:

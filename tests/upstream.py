@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible API over real HTTP, for the tests of clients and of the whole gateway."""
+"""A scripted API, OpenAI's and Anthropic's, over real HTTP, for the tests of clients and of the whole gateway."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.anthropic_shapes import events, message
+
 CONTEXT_LENGTH_ERROR = {
     "message": "This model's maximum context length is 8192 tokens.",
     "type": "invalid_request_error",
@@ -31,7 +33,7 @@ class Script:
 
     Attributes:
         text: The answer; a request with `tools` gets a call of the first one instead, with the text it sent.
-        status: Anything but 200 sends `error` in OpenAI's shape.
+        status: Anything but 200 sends `error` in the API's shape.
         error: The error object.
         hang_s: Wait before the answer.
         raw: Sent in place of an answer; a stream sends it after its first chunk.
@@ -39,6 +41,7 @@ class Script:
         chunk_delay_s: Wait before each chunk.
         finish_reason: Why the answer ends.
         headers: Sent with the answer.
+        message: What Anthropic's message has in place of the fields that the rest makes.
     """
 
     text: str = "Hello from the upstream."
@@ -50,10 +53,11 @@ class Script:
     chunk_delay_s: float = 0.0
     finish_reason: str = "stop"
     headers: Mapping[str, str] = field(default_factory=dict)
+    message: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Upstream:
-    """Serves chat completions and embeddings under `/v1` on a free loopback port, from a thread, in its `with` block.
+    """Serves both APIs and embeddings under `/v1` on a free loopback port, from a thread, in its `with` block.
 
     Attributes:
         script: What it does with every request,
@@ -101,6 +105,7 @@ class Upstream:
     async def _start(self) -> None:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/messages", self._messages)
         app.router.add_post("/v1/embeddings", self._embeddings)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -109,18 +114,30 @@ class Upstream:
         self._port = self._runner.addresses[0][1]
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, lambda error: {"error": error}, _completion, _sent_chunks)
+
+    async def _messages(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, lambda error: {"type": "error", "error": error}, _message, _sent_events)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        failed: Callable[[dict[str, Any]], dict[str, Any]],
+        whole: Callable[[Mapping[str, Any], Script], dict[str, Any]],
+        pieces: Callable[[Mapping[str, Any], Script], list[bytes]],
+    ) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         script = self.scripts.get(body["model"], self.script)
         await asyncio.sleep(script.hang_s)
         if script.status != 200:
-            return web.json_response({"error": dict(script.error)}, status=script.status, headers=script.headers)
+            return web.json_response(failed(dict(script.error)), status=script.status, headers=script.headers)
         if body.get("stream"):
-            return await self._stream(request, body, script)
+            return await self._stream(request, pieces(body, script), script)
         if script.raw is not None:
             return web.Response(body=script.raw, content_type="application/json", headers=script.headers)
-        return web.json_response(_completion(body, script), headers=script.headers)
+        return web.json_response(whole(body, script), headers=script.headers)
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         """Give each text a vector that hangs on it alone, last text first, as the API may."""
@@ -137,24 +154,40 @@ class Upstream:
             rows.append({"object": "embedding", "index": i, "embedding": base64.b64encode(vector).decode()})
         return web.json_response({"object": "list", "model": body["model"], "data": rows, "usage": usage})
 
-    async def _stream(self, request: web.Request, body: dict[str, Any], script: Script) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, pieces: list[bytes], script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **script.headers})
         await response.prepare(request)
         try:
-            for sent, chunk in enumerate(_chunks(body, script)):
+            for sent, piece in enumerate(pieces):
                 await asyncio.sleep(script.chunk_delay_s)
                 if sent == script.break_after:
                     assert request.transport
                     request.transport.abort()
                     return response
                 if sent == 1 and script.raw is not None:
-                    await response.write(b"data: " + script.raw + b"\n\n")
-                await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-            await response.write(b"data: [DONE]\n\n")
+                    await response.write(script.raw if script.raw.startswith(b"event:") else _sent(script.raw))
+                await response.write(piece)
         except (asyncio.CancelledError, ConnectionError):
             self.aborted += 1
             raise
         return response
+
+
+def _sent(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def _sent_chunks(body: Mapping[str, Any], script: Script) -> list[bytes]:
+    return [*(_sent(json.dumps(chunk).encode()) for chunk in _chunks(body, script)), _sent(b"[DONE]")]
+
+
+def _sent_events(body: Mapping[str, Any], script: Script) -> list[bytes]:
+    made = events(_message(body, script))
+    return [f"event: {event['type']}\n".encode() + _sent(json.dumps(event).encode()) for event in made]
+
+
+def _message(body: Mapping[str, Any], script: Script) -> dict[str, Any]:
+    return {**message(body, script.text), **script.message}
 
 
 def _completion(body: Mapping[str, Any], script: Script) -> dict[str, Any]:

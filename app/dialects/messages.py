@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from app.dialects.anthropic import STOP_REASONS, message_id, tool_input
 from app.dialects.blocks import Block, Reading, Step
 from app.dialects.messages_request import read_messages
 from app.errors import GatewayError
 
-_STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -62,7 +61,7 @@ class MessagesDialect:
 
     def _stop(self, reading: Reading) -> dict[str, Any]:
         """Say why a message ended; which sequence did it not every provider tells, and then it is an end of turn."""
-        reason = _STOP_REASONS.get(reading.finish_reason, "tool_use" if reading.called() else "end_turn")
+        reason = STOP_REASONS.get(reading.finish_reason, "tool_use" if reading.called() else "end_turn")
         if any(block.kind == "refusal" for block in reading.blocks):
             reason = "refusal"
         if reason == "end_turn" and reading.stopped_by in self._stop_sequences:
@@ -78,7 +77,7 @@ def message_error(message: str, status: int) -> dict[str, Any]:
 def _message(reading: Reading) -> dict[str, Any]:
     """Return a message that is still empty."""
     return {
-        "id": "msg_" + str(reading.head.get("id")).removeprefix("chatcmpl-"),
+        "id": message_id(str(reading.head.get("id"))),
         "type": "message",
         "role": "assistant",
         "model": reading.head.get("model"),
@@ -91,17 +90,8 @@ def _message(reading: Reading) -> dict[str, Any]:
 
 def _content(block: Block) -> dict[str, Any]:
     if block.kind == "call":
-        return {"type": "tool_use", "id": block.call_id, "name": block.name, "input": _input(block.text)}
+        return {"type": "tool_use", "id": block.call_id, "name": block.name, "input": tool_input(block.text)}
     return {"type": "text", "text": block.text}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """Read the arguments of a call; what a weak model wrote that is no JSON object goes under a name of its own."""
-    try:
-        read = json.loads(arguments or "{}")
-    except ValueError:
-        read = arguments
-    return read if isinstance(read, dict) else {"malformed_arguments": arguments}
 
 
 def _event(step: Step) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from app.dialects.anthropic import TOOL_CHOICES, data_url
 from app.dialects.base import plain, understood, unsupported
 from app.wire import decode
 
@@ -22,6 +23,7 @@ _ADVICE = {
     "container": "Send `tools` of your own, and run them yourself.",
 }
 _TAKEN = ("cache_control", "service_tier")  # hints that have no place in a chat completion, and change no answer
+_TOOL_CHOICES = {theirs: ours for ours, theirs in TOOL_CHOICES.items()}
 
 
 class _Text(msgspec.Struct, tag="text"):
@@ -179,7 +181,7 @@ def _part(block: _Text | _Image) -> dict[str, Any]:
     if isinstance(block, _Text):
         return {"type": "text", "text": block.text}
     source = block.source
-    url = source.url if isinstance(source, _Url) else f"data:{source.media_type};base64,{source.data}"
+    url = source.url if isinstance(source, _Url) else data_url(source.media_type, source.data)
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -204,5 +206,5 @@ def _tool_choice(choice: _ToolChoice | None) -> dict[str, Any]:
             raise unsupported("tool_choice", "With the type `tool` it needs the `name` of one.")
         chosen: Any = {"type": "function", "function": {"name": choice.name}}
     else:
-        chosen = {"any": "required"}.get(choice.type, choice.type)
+        chosen = _TOOL_CHOICES[choice.type]
     return {"tool_choice": chosen, "parallel_tool_calls": False if choice.disable_parallel_tool_use else None}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from app.errors import ContextLengthError, InvalidRequestError, UpstreamError, UpstreamTimeoutError
 from app.providers.base import Quota, TargetConfig, seconds
-from app.schema import Completion, StreamPart
+from app.schema import Ability, Completion, Form, StreamPart
 
 if TYPE_CHECKING:
     import openai
@@ -24,6 +24,7 @@ class OpenAIProviderConfig(TargetConfig):
         base_url: Of the API.
     """
 
+    takes: ClassVar[frozenset[Ability | Form]] = frozenset((*get_args(Ability), *get_args(Form)))
     kind: Literal["openai"] = "openai"
     base_url: str = "https://api.openai.com/v1"
     api_key_env: str | None = "OPENAI_API_KEY"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 
-from app.errors import InvalidRequestError, UpstreamError, UpstreamTimeoutError
+from app.errors import InvalidRequestError, UnfitError, UpstreamError, UpstreamTimeoutError
 from app.providers.base import Provider, TargetConfig
 from app.schema import Completion, StreamPart
 from app.tier.breaker import Breaker
@@ -130,7 +130,7 @@ class TargetPolicy:
         """Answer a request in one piece.
 
         Raises:
-            InvalidRequestError: A target refused the request itself.
+            InvalidRequestError: A target refused the request itself, or no target can answer such a one.
             UpstreamError: None answered in time.
         """
         completion: Completion
@@ -217,6 +217,7 @@ class TargetPolicy:
     ) -> tuple[Any, Target, tuple[str, ...]]:
         """Ask each target once, in order, until one answers."""
         failed: UpstreamError | None = None
+        unfit: UnfitError | None = None
         for target in self._ordered(targets):
             if failed is not None and not self._may_call_again():
                 break
@@ -227,8 +228,10 @@ class TargetPolicy:
             except UpstreamError as error:
                 log.warning("tier %s: %s", self._tier, error.message)
                 failed = error if failed is None or error.passes else failed
-        if failed is not None:
-            raise failed
+            except UnfitError as error:
+                unfit = error
+        if (reason := failed or unfit) is not None:
+            raise reason
         rest_s = min((target.resting_s for target in targets), default=0.0)
         # open breakers: no pause helps, so the next tier is asked at once; a rate limit may be over in a moment
         raise UpstreamError("all targets rest", self._tier, rest_s or None, passes=bool(rest_s))

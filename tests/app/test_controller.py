@@ -15,6 +15,7 @@ from app.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     UnavailableError,
+    UnfitError,
     UpstreamError,
     UpstreamTimeoutError,
 )
@@ -245,8 +246,11 @@ async def test_with_all_tiers_down_the_gateway_is_unavailable(
         await ask(controller(cache, providers), chat("hello"))
 
 
-async def test_a_prompt_too_long_for_one_tier_goes_to_the_next(cache: FakeExactCache, providers: Providers) -> None:
-    providers["local"].error = ContextLengthError("longer than 2048 tokens")
+@pytest.mark.parametrize("error", [ContextLengthError("longer than 2048 tokens"), UnfitError("no `n` over 1", "n")])
+async def test_a_prompt_that_is_too_long_or_else_unfit_for_one_tier_goes_to_the_next(
+    cache: FakeExactCache, providers: Providers, error: UnfitError
+) -> None:
+    providers["local"].error = error
     outcome = await controller(cache, providers).handle(chat("hello"))
     assert (outcome.tier, outcome.attempts) == ("mid", 2)
 

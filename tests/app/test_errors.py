@@ -34,10 +34,15 @@ def test_an_upstreams_error_travels_with_its_provider(kind: type[UpstreamError])
     assert (error.message, error.provider, error.param, error.code) == ("no answer in 30 s", "vllm", None, None)
 
 
+def test_an_upstreams_error_travels_with_how_long_to_wait() -> None:
+    assert pickle.loads(pickle.dumps(UpstreamError("busy", "anthropic", 7.0))).retry_after_s == 7.0
+
+
 @pytest.mark.parametrize(
     ("name", "status", "code"),
     [
         ("InvalidRequestError", 400, None),
+        ("UnfitError", 400, None),
         ("ContextLengthError", 400, "context_length_exceeded"),
         ("ModelNotFoundError", 404, "model_not_found"),
         ("RequestTooLargeError", 413, None),

@@ -186,6 +186,27 @@ def test_a_request_that_only_a_weaker_tier_can_take_goes_there() -> None:
     assert (names(found), found.reason) == (["mid"], "audio")
 
 
+@pytest.mark.parametrize(
+    ("fields", "ability"),
+    [({"n": 2}, "choices"), ({"logprobs": True}, "logprobs"), ({"modalities": ["text", "audio"]}, "audio")],
+)
+def test_what_an_api_does_not_give_is_asked_of_a_tier_that_does(fields: dict[str, Any], ability: str) -> None:
+    claude = TierConfig.model_validate(
+        {"name": "top", "max_score": 1.0, "targets": [{"kind": "anthropic", "model": "claude-opus-4-8"}]}
+    )
+    needs = needs_of({"messages": [{"role": "user", "content": "hi"}], **fields})
+    found = route(0.9, needs, (*TIERS[:2], claude), CUTS)
+    assert (names(found), found.reason) == (["mid"], ability)
+    with pytest.raises(InvalidRequestError, match="none that is configured"):
+        route(0.9, needs, (claude,), [("score", ())])
+
+
+def test_a_local_model_gives_several_answers_and_the_odds_whatever_its_abilities() -> None:
+    local = TierConfig.model_validate({"name": "local", "max_score": 1.0, "llm": LLM})
+    assert local.takes() == {"choices", "logprobs"}
+    assert local.model_copy(update={"abilities": frozenset({"tools"})}).takes() == {"tools", "choices", "logprobs"}
+
+
 def test_a_prompt_that_seems_too_long_for_every_tier_is_left_to_the_one_that_holds_most() -> None:
     tiers = limited(local={"context_tokens": 10}, mid={"context_tokens": 30}, top={"context_tokens": 20})
     assert names(route(0.1, Needs(99), tiers, CUTS)) == ["mid"]

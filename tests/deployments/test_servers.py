@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.errors import UpstreamError
+from app.errors import UnfitError, UpstreamError
 from app.routing import TierConfig
 from deployments.servers import TierServer
 from tests.upstream import Script, Upstream
@@ -44,3 +44,34 @@ async def test_a_named_target_without_its_key_is_not_answered_by_another(monkeyp
             with pytest.raises(UpstreamError, match="second"):
                 await tier.complete({**BODY, "model": "second"})
         assert upstream.requests == []
+
+
+def mixed(upstream: Upstream) -> TierConfig:
+    """Make a tier of a target of Anthropic's and one that names no kind."""
+    target = {"base_url": upstream.url, "api_key_env": None}
+    targets = [{"kind": "anthropic", "model": "first", **target}, {"model": "second", **target}]
+    return TierConfig.model_validate({"name": "mid", "max_score": 0.7, "targets": targets})
+
+
+async def test_what_one_target_does_not_give_the_next_one_is_asked_for() -> None:
+    body = {**BODY, "logprobs": True}
+    with Upstream() as upstream:
+        async with aclosing(TierServer(mixed(upstream))) as tier:
+            assert (await tier.complete(BODY)).target == "first"
+            assert (await tier.complete(body)).target == "second"
+            assert {part.target async for part in tier.stream(body)} == {"second"}
+            with pytest.raises(UnfitError, match="`first` does not tell the odds"):
+                await tier.complete({**body, "model": "first"})
+            upstream.scripts["second"] = Script(status=500)
+            with pytest.raises(UpstreamError, match="second: status 500"):
+                await tier.complete(body)
+
+
+def test_a_tier_takes_what_any_of_its_targets_takes() -> None:
+    with Upstream() as upstream:
+        both = mixed(upstream)
+    alone = both.model_copy(update={"targets": both.targets[:1]})
+    assert [target.kind for target in both.targets] == ["anthropic", "openai"]
+    assert both.takes() == {"tools", "vision", "audio", "files", "choices", "logprobs"}
+    assert alone.takes() == {"tools", "vision", "files"}
+    assert alone.model_copy(update={"abilities": frozenset({"audio"})}).takes() == {"audio"}
