@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -14,6 +13,7 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from app.background import Background
 from app.errors import BudgetExceededError, CacheUnavailableError
 from app.ledger.record import usd
 from app.ledger.rollup import day_of
@@ -162,7 +162,7 @@ class Budgets:
         self._now = now
         self._spent: dict[str, Spent] = {}
         self._read_at = -math.inf
-        self._reading: asyncio.Task[None] | None = None
+        self._reads = Background()
 
     async def of(self, tenant: str) -> Standing | None:
         """Return where a tenant stands; None without a budget. Redis down leaves what was read last in force."""
@@ -173,9 +173,9 @@ class Budgets:
         if tenant not in self._spent:  # its first request here: only this one waits
             self._spent[tenant] = Spent(0.0, 0.0, now)
             await self._read([tenant])
-        elif now - self._read_at >= _FRESH_S and (self._reading is None or self._reading.done()):
+        elif now - self._read_at >= _FRESH_S and not self._reads:
             self._read_at = now
-            self._reading = asyncio.create_task(self._read(list(self._spent)))
+            self._reads.start(self._read(list(self._spent)))
         return standing(budget, tenant, self._spent[tenant], now)
 
     async def _read(self, tenants: Collection[str]) -> None:

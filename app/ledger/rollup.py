@@ -15,9 +15,10 @@ The counters of a group in an hour, all of them whole numbers, so that sums are 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from app.ledger.record import Record, nano
@@ -40,11 +41,10 @@ class Group(NamedTuple):
 
 def rolled_up(records: Iterable[Record]) -> dict[tuple[str, Group], Counter[str]]:
     """Count records by hour and group."""
-    found: dict[tuple[str, Group], Counter[str]] = {}
+    found: dict[tuple[str, Group], Counter[str]] = defaultdict(Counter)
     for record in records:
         group = Group(record.kind, record.tenant, record.tier, record.model, record.cache, record.error)
-        counters = found.setdefault((hour_of(record.time), group), Counter())
-        _count(counters, record)
+        _count(found[hour_of(record.time), group], record)
     return found
 
 
@@ -67,12 +67,17 @@ def _count(counters: Counter[str], record: Record) -> None:
 
 def hour_of(time: float) -> str:
     """Name the hour (UTC) of a Unix time."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H}"
+    return _hour(int(time // 3600))
 
 
 def day_of(time: float) -> str:
     """Name the day (UTC) of a Unix time."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d}"
+    return hour_of(time)[:10]
+
+
+@lru_cache(maxsize=64)
+def _hour(number: int) -> str:
+    return f"{datetime.fromtimestamp(3600 * number, UTC):%Y-%m-%dT%H}"
 
 
 def bucket(seconds: float) -> int:
