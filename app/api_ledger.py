@@ -66,7 +66,7 @@ def add_ledger(api: FastAPI, ledger: RedisLedger | None, owner: Callable[[Reques
         by = dimension(asked.get("by"))
         start, end = period(asked.get("from"), asked.get("to"), time.time())
         try:
-            counted = await books.counted(start, end, tenant)
+            counted = await books.counted(start, end, tenant, hourly=by == "hour")
         except CacheUnavailableError as error:
             raise _unavailable(error) from error
         about = {"object": "ledger.summary", "from": said(start), "to": said(end), "tenant": tenant, "by": by}

@@ -34,7 +34,8 @@ def ledger_summary(
     since, until = period(start, end, time.time(), _PARAMS)
 
     async def read(store: RedisStore) -> dict[str, Any]:
-        return summary(await RedisLedger(store, LedgerConfig()).counted(since, until, tenant), of)
+        ledger = RedisLedger(store, LedgerConfig())
+        return summary(await ledger.counted(since, until, tenant, hourly=of == "hour"), of)
 
     return {"from": said(since), "to": said(until), "tenant": tenant, **with_store(config_file, read)}
 

@@ -3,8 +3,8 @@
 | key                           | type   | holds                                                                   |
 |-------------------------------|--------|-------------------------------------------------------------------------|
 | `tw:{ledger}:r:DAY`           | stream | each record of that day (UTC) as JSON, `ledger.max_records_per_day` at most |
-| `tw:{ledger}:h:HOUR`          | set    | the groups that the hour has counters of, as JSON                       |
-| `tw:{ledger}:h:HOUR:GROUP`    | hash   | the counters of `app/ledger/rollup.py`                                  |
+| `tw:{ledger}:h:PERIOD`        | set    | the groups that the hour, or the day, has counters of, as JSON          |
+| `tw:{ledger}:h:PERIOD:GROUP`  | hash   | the counters of `app/ledger/rollup.py`                                  |
 | `tw:{ledger}:spent:DAY`, `:MONTH` | hash | TENANT to billionths of a dollar that its requests cost              |
 | `tw:{ledger}:w:WRITER`        | string | the last batch of a writer that was taken                               |
 
@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from pydantic import PositiveInt
@@ -30,9 +30,11 @@ from app.ledger.rollup import Group, day_of, hour_of, rolled_up
 from app.ledger.summary import Counted
 from app.section import Section
 
+T = TypeVar("T")
 _PREFIX = "tw:{ledger}:"
 _DAY_S = 24 * 3600
-_BLOCK = 256  # hashes or records that are read at once: no other request waits long for them
+_BLOCK = 256  # records that are read at once,
+_HASHES = 32  # and hashes: no other request waits long for them
 _records = msgspec.json.Decoder(Record)
 _groups = msgspec.json.Decoder(tuple[str, str, str, str, str, str])
 _TAKE_ONCE = """
@@ -48,9 +50,9 @@ class LedgerConfig(Section):
 
     Attributes:
         enabled: Whether anything is written.
-        keep_days: How long records are kept,
+        keep_days: How long records are kept, each of them about 0.3 KB of Redis's memory,
         max_records_per_day: and how many of a day, the latest; `tierwise ledger export` takes them elsewhere.
-        keep_sums_days: How long the sums by hour are kept.
+        keep_sums_days: How long the sums by hour and by day are kept.
         texts: Whether records hold the last user turn and the answer.
         max_pending: Records of a replica that wait while Redis is away; what comes beyond them is counted and dropped.
     """
@@ -102,21 +104,26 @@ class RedisLedger:
         day, month = await self._store.run(read)
         return {name: (int(d or 0), int(m or 0)) for name, d, m in zip(names, day, month, strict=True)}
 
-    async def counted(self, start: float, end: float, tenant: str | None = None) -> list[Counted]:
-        """Return the counters of the hours from that of `start` to before `end`, of one tenant or of all."""
+    async def counted(
+        self, start: float, end: float, tenant: str | None = None, *, hourly: bool = False
+    ) -> list[Counted]:
+        """Return the counters from the hour of `start` to before `end`, of one tenant or of all.
+
+        Args:
+            hourly: Hour by hour; else whole days at once, where there are any.
+        """
         hours = list(_hours(start, end))
+        periods = hours if hourly else _in_days(hours)
         found: list[tuple[str, Group]] = []
-        for i in range(0, len(hours), _BLOCK):
-            names = [f"{_PREFIX}h:{hour}" for hour in hours[i : i + _BLOCK]]
-            for hour, groups in zip(hours[i:], await self._piped("smembers", names), strict=False):
-                found += [(hour, group) for raw in groups if (group := Group(*_groups.decode(raw)))]
-        found = sorted(item for item in found if tenant in (None, item[1].tenant))
+        for block in _blocks(periods):
+            sets = await self._piped("smembers", [f"{_PREFIX}h:{period}" for period in block])
+            for period, groups in zip(block, sets, strict=True):
+                found += [(period, Group(*_groups.decode(raw))) for raw in groups]
         counted: list[Counted] = []
-        for i in range(0, len(found), _BLOCK):
-            block = found[i : i + _BLOCK]
-            hashes = await self._piped("hgetall", [_counters_name(hour, group) for hour, group in block])
-            for (hour, group), counters in zip(block, hashes, strict=True):
-                counted.append((hour, group, {name.decode(): int(count) for name, count in counters.items()}))
+        for items in _blocks(sorted(item for item in found if tenant in (None, item[1].tenant))):
+            hashes = await self._piped("hgetall", [_counters_name(period, group) for period, group in items])
+            for (period, group), counters in zip(items, hashes, strict=True):
+                counted.append((period, group, {name.decode(): int(count) for name, count in counters.items()}))
         return counted
 
     async def recent(self, count: int, time: float, tenant: str | None = None) -> list[Record]:
@@ -133,7 +140,7 @@ class RedisLedger:
 
     async def records(self, start: float, end: float) -> AsyncGenerator[tuple[str, Record], None]:
         """Yield the records from `start` to before `end`, each with a name of its own, as they were written."""
-        for day in dict.fromkeys(hour.partition("T")[0] for hour in _hours(start, end)):
+        for day in dict.fromkeys(map(_day, _hours(start, end))):
             async with aclosing(self._stream(day)) as rows:
                 async for entry, record in rows:
                     if start <= record.time < end:
@@ -162,14 +169,15 @@ class RedisLedger:
 
     def _summing(self, records: Sequence[Record]) -> Iterator[list[str]]:
         for (hour, group), counters in rolled_up(records).items():
-            names = (f"{_PREFIX}h:{hour}", _counters_name(hour, group))
-            yield ["SADD", names[0], _written(group)]
-            for counter, count in counters.items():
-                if count:
-                    yield ["HINCRBY", names[1], counter, str(count)]
             time = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
-            for name in names:
-                yield _expiring(name, time, self._config.keep_sums_days)
+            for period in (hour, _day(hour)):
+                names = (f"{_PREFIX}h:{period}", _counters_name(period, group))
+                yield ["SADD", names[0], _written(group)]
+                for counter, count in counters.items():
+                    if count:
+                        yield ["HINCRBY", names[1], counter, str(count)]
+                for name in names:
+                    yield _expiring(name, time, self._config.keep_sums_days)
 
     async def _piped(self, command: str, names: Sequence[str]) -> list[Any]:
         def read(client: Any) -> Any:
@@ -215,9 +223,24 @@ def _hours(start: float, end: float) -> Iterator[str]:
         time += 3600
 
 
+def _day(hour: str) -> str:
+    return hour.partition("T")[0]
+
+
+def _in_days(hours: Sequence[str]) -> list[str]:
+    """Put the day in place of its hours, where all of them are there."""
+    in_day = Counter(map(_day, hours))
+    return list(dict.fromkeys(_day(hour) if in_day[_day(hour)] == 24 else hour for hour in hours))
+
+
+def _blocks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for i in range(0, len(items), _HASHES):
+        yield items[i : i + _HASHES]
+
+
 def _written(group: Group) -> str:
     return msgspec.json.encode(tuple(group)).decode()
 
 
-def _counters_name(hour: str, group: Group) -> str:
-    return f"{_PREFIX}h:{hour}:{_written(group)}"
+def _counters_name(period: str, group: Group) -> str:
+    return f"{_PREFIX}h:{period}:{_written(group)}"

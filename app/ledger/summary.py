@@ -11,7 +11,7 @@ from app.ledger.record import usd
 from app.ledger.rollup import Group, quantile
 
 By = Literal["hour", "day", "tenant", "tier", "model", "decision"]
-Counted = tuple[str, Group, Mapping[str, int]]  # an hour, a group, and its counters in it
+Counted = tuple[str, Group, Mapping[str, int]]  # an hour or a day, a group, and its counters in it
 _TOP = 10
 
 
@@ -30,11 +30,11 @@ def summary(counted: Iterable[Counted], by: By | None) -> dict[str, Any]:
     """Sum up: all together, the top tenants by cost, and a row for each value of `by`, in its order."""
     total, rows = _Sum(), defaultdict[str, _Sum](_Sum)
     tenants = defaultdict[str, _Sum](_Sum)
-    for hour, group, counters in counted:
+    for period, group, counters in counted:
         total.add(group, counters)
         tenants[group.tenant].add(group, counters)
         if by is not None:
-            rows[_key(by, hour, group)].add(group, counters)
+            rows[_key(by, period, group)].add(group, counters)
     top = sorted(tenants, key=lambda name: -tenants[name].nanos)[:_TOP]
     return {
         "total": total.figures(),
@@ -43,11 +43,11 @@ def summary(counted: Iterable[Counted], by: By | None) -> dict[str, Any]:
     }
 
 
-def _key(by: By, hour: str, group: Group) -> str:
+def _key(by: By, period: str, group: Group) -> str:
     if by == "hour":
-        return f"{hour}:00Z"
+        return f"{period}:00Z"
     if by == "day":
-        return hour.partition("T")[0]
+        return period.partition("T")[0]
     return str(getattr(group, by)) or "none"
 
 

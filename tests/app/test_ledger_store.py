@@ -102,6 +102,17 @@ async def test_the_sums_equal_the_records_with_two_writers_at_once(ledger: Redis
     assert await ledger.spent(["acme"], NOW) == {"acme": (round(figures["cost_usd"] * 1e9),) * 2}
 
 
+async def test_whole_days_are_read_as_such_and_give_the_same_sums(ledger: RedisLedger) -> None:
+    noon = NOW - NOW % 86400 - 4 * 86400 + 12 * 3600
+    for number in range(60):
+        await ledger.write("w", number + 1, [record(number, time=noon + 3600 * number)])
+    start, end = noon - 3600, noon + 50 * 3600
+    by_hour, by_day = [await ledger.counted(start, end, hourly=hourly) for hourly in (True, False)]
+    assert (len(by_hour), len(by_day)) == (50, 12 + 1 + 14)
+    assert summary(by_hour, "day") == summary(by_day, "day")
+    assert summary(by_day, None)["total"]["requests"] == 50
+
+
 async def test_a_batch_that_comes_twice_is_taken_once(ledger: RedisLedger) -> None:
     assert await ledger.write("a", 1, [record(1)])
     assert not await ledger.write("a", 1, [record(1)])
