@@ -12,6 +12,7 @@ from app.schema import NOBODY, Outcome
 
 STAGES = ("exact", "semantic", "route", "model", "stream", "wait")  # of Outcome.stages
 _NANO = 10**9
+_LONGEST_ID = 128  # clients choose it
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -86,17 +87,18 @@ def answered(time: float, outcome: Outcome, texts: bool = False) -> Record:
     usage = outcome.completion.usage
     # a hit's own usage tells of the request that it was an answer to
     details = None if cache.status == "hit" else (body.get("usage") or {}).get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
     given_up = not outcome.finished and outcome.tier == NOBODY
     return Record(
         time=round(time, 6),
-        request_id=outcome.request_id,
+        request_id=outcome.request_id[:_LONGEST_ID],
         tenant=outcome.tenant,
         endpoint=outcome.endpoint,
         tier=outcome.tier,
         model=outcome.completion.target,
-        prompt_tokens=usage.prompt_tokens,
-        cached_tokens=(details or {}).get("cached_tokens") or 0,
-        completion_tokens=usage.completion_tokens,
+        prompt_tokens=int(usage.prompt_tokens),  # an upstream's word: it may be 12.0
+        cached_tokens=int(cached or 0),
+        completion_tokens=int(usage.completion_tokens),
         cost_usd=_rounded(outcome.cost_usd),
         without_usd=_rounded(outcome.cost_usd + outcome.saved_usd),
         latency_s=round(outcome.latency_s, 6),
@@ -124,7 +126,7 @@ def refused(
     """Record a request that got an error; its message stays out, since it may quote the request."""
     return Record(
         time=round(time, 6),
-        request_id=request_id,
+        request_id=request_id[:_LONGEST_ID],
         tenant=tenant,
         endpoint=endpoint,
         latency_s=round(latency_s, 6),
@@ -151,4 +153,5 @@ def _rounded(dollars: float) -> float:
 def _text(body: Mapping[str, Any]) -> str | None:
     choices = body.get("choices") or [{}]
     content = (choices[0].get("message") or {}).get("content")
-    return content if isinstance(content, str) else None
+    # half a character, which an upstream may send, cannot be written
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else None

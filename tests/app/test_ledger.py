@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,17 @@ async def test_tokens_that_the_provider_had_read_before_are_counted(providers: P
     usage = {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 64}}
     providers["local"].completion.body["usage"] = usage
     assert answered(NOON, await controller(None, providers).handle(chat())).cached_tokens == 64
+
+
+async def test_whatever_an_upstream_says_can_be_written(providers: Providers) -> None:
+    body = providers["local"].completion.body
+    body["usage"] = {"prompt_tokens": 12.0, "completion_tokens": 3.0, "prompt_tokens_details": "none"}
+    body["choices"][0]["message"]["content"] = "half a \ud83d"
+    request = replace(chat("hello"), request_id="x" * 5000)
+    found = answered(NOON, await controller(None, providers).handle(request), texts=True)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Record) == found
+    assert (found.prompt_tokens, found.cached_tokens, found.answer) == (12, 0, "half a ?")
+    assert len(found.request_id) == 128
 
 
 async def test_a_stream_that_breaks_is_one_record_with_its_cause(providers: Providers) -> None:
