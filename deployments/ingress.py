@@ -59,11 +59,10 @@ class Ingress:
         self._telemetry = Telemetry(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
         self._remote_cache = RemoteCache(cache) if cache else None
-        self._ledger: RedisLedger | None = None
+        kept = config.ledger
+        self._ledger = RedisLedger(self._store, kept) if self._store and kept.enabled else None
         self._writer: LedgerWriter | None = None
-        if self._store is not None and config.ledger.enabled:
-            self._ledger = RedisLedger(self._store, config.ledger)
-            kept = config.ledger
+        if self._ledger is not None:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
         self._controller = TrafficController(
             config,
@@ -91,12 +90,13 @@ class Ingress:
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
             self._remote_cache,
-            Books(self._ledger, self._budgets(), self.record, self._writer.put if self._writer else UNKEPT.on_refused),
+            self._books(),
             self.close,
         )
 
-    def _budgets(self) -> Budgets | None:
-        return Budgets(self._config.budgets, self._ledger) if self._ledger and self._config.budgets else None
+    def _books(self) -> Books:
+        budgets = Budgets(self._config.budgets, self._ledger) if self._ledger and self._config.budgets else None
+        return Books(self._ledger, budgets, self.record, self._writer.put if self._writer else UNKEPT.on_refused)
 
     def _bounds(self) -> RedisBounds | None:
         cache = self._config.cache
