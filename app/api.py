@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,11 +16,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.api_ledger import UNKEPT, Books, add_ledger, embedded
 from app.api_quality import add_quality
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.dialects import ChatDialect, Dialect, EmbeddingsRequest, MessagesDialect, ResponsesDialect, message_error
 from app.errors import (
+    BudgetExceededError,
     CacheUnavailableError,
     GatewayError,
     InvalidRequestError,
@@ -27,6 +31,7 @@ from app.errors import (
     RequestTooLargeError,
     UnavailableError,
 )
+from app.ledger.record import refused
 from app.protocols import CacheClearer, TextEmbedder
 from app.replies import replayed, streamed, whole
 from app.schema import ChatRequest, Outcome, PartStatus
@@ -48,6 +53,8 @@ def build_api(
     on_feedback: Callable[[bool], None] = lambda correct: None,
     clearer: CacheClearer | None = None,
     embedder: TextEmbedder | None = None,
+    books: Books = UNKEPT,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -58,9 +65,20 @@ def build_api(
         on_feedback: Called with a client's verdict on a cached answer: whether it was correct.
         clearer: Evicts by scope and by tenant; None where there is no cache.
         embedder: The cache's encoder; likewise.
+        books: The ledger, and the tenants' budgets.
+        on_stop: Awaited before the process ends.
     """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        if on_stop is not None:
+            await on_stop()
+
     shaper = Shaper(config.profiles, config.auto_models[0])
-    api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    api = FastAPI(
+        title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
 
     def identified(http: Request) -> tuple[str, str]:
         """Return the id of the request and the tenant, and leave them for the log."""
@@ -68,19 +86,41 @@ def build_api(
         caller.set((request_id, None))
         tenant = tenants.of(_authorization(http))
         caller.set((request_id, tenant))
+        http.state.asked = (tenant, time.perf_counter())
         return request_id, tenant
 
     async def ask(http: Request, dialect_of: type[Dialect]) -> Response:
         request_id, tenant = identified(http)
         dialect = dialect_of(await _body(http, config.max_body_bytes))
-        request = _chat_request(dialect.body, tenant, http.headers, request_id)
+        request = _chat_request(dialect.body, tenant, http, request_id)
         request = shaper.shaped(request, http.headers.get("x-tierwise-profile"))
+        standing = await books.budgets.of(tenant) if books.budgets else None
+        if standing is not None:
+            http.state.headers = standing.headers()
+            request = replace(request, allowance=standing.allowance)
+        response = await answered(http, request, dialect)
+        response.headers.update(_own_headers(http))
+        return response
+
+    async def answered(http: Request, request: ChatRequest, dialect: Dialect) -> Response:
+        request_id = request.request_id
         if not request.body.get("stream"):
-            return whole(await controller.handle(request), dialect, request_id)
+            outcome = await controller.handle(request)
+            http.state.asked = None  # it is accounted for, whatever becomes of it
+            return whole(outcome, dialect, request_id)
         answer = await controller.stream(request)
+        http.state.asked = None
         if isinstance(answer, Outcome):
             return replayed(answer, dialect, request_id)
         return streamed(answer, dialect, request_id, on_error)
+
+    def failed(http: Request, error: GatewayError) -> None:
+        """Account for a failure; in the ledger only for a tenant's request that has left nothing there yet."""
+        on_error(error)
+        if asked := getattr(http.state, "asked", None):
+            tenant, started = asked
+            who = {"request_id": _request_id(http), "tenant": tenant, "endpoint": http.url.path}
+            books.on_refused(refused(time.time(), error, **who, latency_s=time.perf_counter() - started))
 
     @api.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
@@ -96,7 +136,8 @@ def build_api(
 
     @api.post("/v1/embeddings")
     async def embeddings(http: Request) -> Response:
-        request_id, _ = identified(http)
+        request_id, tenant = identified(http)
+        started = time.perf_counter()
         asked = EmbeddingsRequest(await _body(http, config.max_body_bytes), config.cache.embeddings.max_inputs)
         if embedder is None:
             raise ModelNotFoundError(
@@ -108,7 +149,9 @@ def build_api(
             raise UnavailableError(
                 f"No vectors: {error.message}. Try again in {UnavailableError.retry_after_s} s."
             ) from error
-        return Response(encode(asked.answer(vectors)), 200, {"x-request-id": request_id}, "application/json")
+        content = encode(asked.answer(vectors))
+        books.on_end(embedded(asked.model, vectors, time.perf_counter() - started, tenant, request_id, http.url.path))
+        return Response(content, 200, {"x-request-id": request_id}, "application/json")
 
     @api.get("/v1/models")
     async def models(http: Request) -> Response:
@@ -158,6 +201,7 @@ def build_api(
         return JSONResponse({"entry": report.entry, "evicted": not report.correct})
 
     add_quality(api, controller.quality, config, lambda http: _owner(http) is None)
+    add_ledger(api, books.ledger, _owner)
 
     @api.get("/healthz")
     async def healthz() -> Response:
@@ -174,7 +218,7 @@ def build_api(
 
     @api.exception_handler(GatewayError)
     async def gateway_error(http: Request, error: GatewayError) -> Response:
-        on_error(error)
+        failed(http, error)
         return _failure(http, error, error.status_code)
 
     @api.exception_handler(HTTPException)
@@ -187,7 +231,7 @@ def build_api(
     @api.exception_handler(Exception)
     async def unexpected(http: Request, error: Exception) -> Response:
         failure = GatewayError("The gateway had an error while processing your request.")
-        on_error(failure)
+        failed(http, failure)
         return _failure(http, failure, failure.status_code)
 
     return api
@@ -202,9 +246,17 @@ def _failure(http: Request, error: GatewayError, status: int) -> Response:
     anthropic = http.url.path.startswith("/v1/messages")
     body = message_error(error.message, status) if anthropic else error_body(error)
     headers = {"x-request-id": _request_id(http)}
-    if isinstance(error, UnavailableError):
+    if isinstance(error, (UnavailableError, BudgetExceededError)):
         headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, BudgetExceededError):
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients would, at once
+    headers |= _own_headers(http)
     return Response(encode(body), status, headers, "application/json")
+
+
+def _own_headers(http: Request) -> dict[str, str]:
+    """Return what a response to the request says whatever its fate."""
+    return getattr(http.state, "headers", {})
 
 
 def _authorization(http: Request) -> str | None:
@@ -230,8 +282,8 @@ async def _body(http: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _chat_request(body: Mapping[str, Any], tenant: str, headers: Mapping[str, str], request_id: str) -> ChatRequest:
-    control = headers.get("cache-control", "").lower()
+def _chat_request(body: Mapping[str, Any], tenant: str, http: Request, request_id: str) -> ChatRequest:
+    control = http.headers.get("cache-control", "").lower()
     no_store = "no-store" in control
     max_age = re.search(r"\bmax-age=(\d{1,9})\b", control)
     return ChatRequest(
@@ -242,7 +294,8 @@ def _chat_request(body: Mapping[str, Any], tenant: str, headers: Mapping[str, st
         store=not no_store,
         max_age_s=float(max_age[1]) if max_age else None,
         request_id=request_id,
-        timeout_s=_timeout_s(headers.get("x-request-timeout")),
+        timeout_s=_timeout_s(http.headers.get("x-request-timeout")),
+        endpoint=http.url.path,
     )
 
 

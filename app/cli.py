@@ -21,10 +21,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 train_app = typer.Typer(no_args_is_help=True, help="Train the models that Tierwise decides with.")
 calibrate_app = typer.Typer(no_args_is_help=True, help="Set thresholds by a bound, on your own data.")
 cache_app = typer.Typer(no_args_is_help=True, help="Look into the cache, and move it.")
+ledger_app = typer.Typer(no_args_is_help=True, help="What was asked, decided and spent.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure, and print the README's tables.")
 app.add_typer(train_app, name="train")
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(cache_app, name="cache")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(bench_app, name="bench")
 
 _console = Console(stderr=True, highlight=False)
@@ -37,6 +39,8 @@ def _say(line: str) -> None:
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Whose cache, classifier and tiers to use.")]
 Tenant = Annotated[str | None, typer.Option(help="Of this tenant alone.")]
+Since = Annotated[str | None, typer.Option("--from", help="A day or a time, UTC; by default 24 hours earlier.")]
+Until = Annotated[str | None, typer.Option("--until", help="A day or a time, UTC, not included; by default now.")]
 LOCAL = Path("configs/local.yaml")
 
 
@@ -273,6 +277,34 @@ def cache_clear(
     if not yes:
         typer.confirm(f"Evict all answers {f'of {tenant}' if tenant else 'of every tenant'}?", abort=True)
     _say(f"{cache_clear(config, tenant)} entries evicted")
+
+
+@ledger_app.command("summary")
+def ledger_summary(
+    since: Since = None,
+    until: Until = None,
+    by: Annotated[str | None, typer.Option(help="hour, day, tenant, tier, model or decision.")] = None,
+    tenant: Tenant = None,
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Sum up requests, decisions, cost, savings, latency and errors of a period."""
+    from app.operate_ledger import ledger_summary
+
+    _report(ledger_summary(config, since, until, by, tenant), json_file)
+
+
+@ledger_app.command("export")
+def ledger_export(
+    to: Annotated[str, typer.Option(help="FILE.parquet, a database's URL, or env:NAME, a variable that holds one.")],
+    since: Since = None,
+    until: Until = None,
+    config: ConfigFile = LOCAL,
+) -> None:
+    """Write the records of a period to a file or to a database."""
+    from app.operate_ledger import ledger_export
+
+    _say(f"{ledger_export(config, to, since, until)} records exported")
 
 
 @bench_app.command("overhead")

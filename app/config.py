@@ -15,6 +15,7 @@ from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
 from app.errors import ConfigError
+from app.ledger import BudgetConfig, LedgerConfig
 from app.pricing import Price
 from app.routing import RoutingConfig, TierConfig, Tiers
 from app.section import Section
@@ -34,6 +35,8 @@ class GatewayConfig(Section):
         routing: What decides beside the score.
         profiles: Shapes of requests, by name.
         overload: How much may be under way at once, and who goes first.
+        ledger: What every request leaves.
+        budgets: What tenants may spend, by tenant; `*` for each that is not named. They take Redis and the ledger.
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
@@ -48,6 +51,8 @@ class GatewayConfig(Section):
     routing: RoutingConfig = RoutingConfig()
     profiles: Mapping[str, ProfileConfig] = {}
     overload: OverloadConfig = OverloadConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    budgets: Mapping[str, BudgetConfig] = {}
     auto_models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
@@ -79,6 +84,7 @@ class GatewayConfig(Section):
             if wrong := bounds.check(names):
                 raise ValueError(f"routing.tenants.{tenant}.{wrong}")
         self._check_profiles(names)
+        self._check_budgets(names)
         if self.routing.top_share is not None and len(names) == 1:
             raise ValueError("routing.top_share: there is only one tier")
         if self.baseline is not None and self.baseline not in self.prices():
@@ -97,6 +103,13 @@ class GatewayConfig(Section):
                         f"profiles.{name}.models: `{model}` is a model, a tier or another profile's already"
                     )
                 taken.add(model)
+
+    def _check_budgets(self, tiers: list[str]) -> None:
+        if self.budgets and (self.redis is None or not self.ledger.enabled):
+            raise ValueError("budgets: what was spent is known with `redis` and `ledger.enabled` alone")
+        for tenant, budget in self.budgets.items():
+            if budget.step_down_to not in (None, *tiers):
+                raise ValueError(f"budgets.{tenant}.step_down_to: there is no tier `{budget.step_down_to}`")
 
     def prices(self) -> dict[str, Price]:
         """Map every configured model to its price."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from app.admission import Admission
@@ -19,14 +19,24 @@ from app.cache.coalesce import Coalescer, Event, Lead
 from app.cache.judge import judge_by
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
-from app.errors import CacheUnavailableError, UnavailableError, UpstreamError
+from app.errors import CacheUnavailableError, GatewayError, UnavailableError, UpstreamError
 from app.pricing import cost_usd
 from app.protocols import ChatProvider, ComplexityClassifier, Conversations, ExactCache, FlightRelay, SemanticCache
 from app.quality.audit import QualityAuditor, QualityBounds, QualityCheck
 from app.quality.judge import preferred_by
 from app.router import Router
 from app.routing import Route, TierConfig, pinned
-from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
+from app.schema import (
+    NOBODY,
+    CacheEntry,
+    CacheKey,
+    CacheLookup,
+    ChatRequest,
+    Completion,
+    Outcome,
+    Streaming,
+    StreamPart,
+)
 from app.shaping.schema import Fate, fault, structured
 from app.wire import ChunkAssembler
 
@@ -48,6 +58,11 @@ class _Call:
         schema: What became of the answer, where JSON was asked for.
         begun: Once its call streams, what a Streaming holds before its parts.
         outcome: Of its call. Route, begun and outcome stay None when another request's call gives the answer.
+        last: When the last stage ended;
+        stages: and what each took.
+        asking: Whether its own call is under way.
+        left: Whether its client has gone away.
+        error: What broke its stream off.
     """
 
     request: ChatRequest
@@ -61,6 +76,16 @@ class _Call:
     schema: Fate | None = None
     begun: tuple[str, str, CacheLookup, float | None, int, str, str | None] | None = None
     outcome: Outcome | None = None
+    last: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    asking: bool = False
+    left: bool = False
+    error: str | None = None
+
+    def lap(self, stage: str, now: float) -> None:
+        """End a stage."""
+        self.stages[stage] = now - (self.last or self.started)
+        self.last = now
 
     @property
     def tried_in_vain(self) -> bool:
@@ -152,7 +177,7 @@ class TrafficController:
         call = await self._begin(request)
         if call.lookup.entry:
             return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
-        async with aclosing(self._events(call, streamed=False)) as events:
+        async with self._attended(call), aclosing(self._events(call, streamed=False)) as events:
             outcome = await _in_time(anext(events), request.timeout_s)
         assert isinstance(outcome, Outcome)
         return self._concluded(call, outcome)
@@ -167,7 +192,8 @@ class TrafficController:
             return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
         events = self._events(call, streamed=True)
         try:
-            first = await _in_time(anext(events), request.timeout_s)
+            async with self._attended(call):
+                first = await _in_time(anext(events), request.timeout_s)
         except BaseException:
             await events.aclose()
             raise
@@ -196,7 +222,9 @@ class TrafficController:
         key = cache_key(request.body, request.tenant)
         if refusal := lookup_refusal(request, self._config.cache):
             return _Call(request, key, CacheLookup("bypass", refusal), started)
-        return _Call(request, key, await self._look_exactly(self._exact, request, key), started)
+        call = _Call(request, key, await self._look_exactly(self._exact, request, key), started)
+        call.lap("exact", self._clock())
+        return call
 
     async def _look_exactly(self, exact: ExactCache, request: ChatRequest, key: CacheKey) -> CacheLookup:
         """Look for the key's own entry. A cache that is down costs a miss."""
@@ -212,7 +240,7 @@ class TrafficController:
 
     async def _look_by_meaning(self, call: _Call) -> CacheLookup:
         """Look for an entry of the same meaning. A cache that is down costs a miss."""
-        if call.lookup is not _NOT_EXACT or self._cache is None or call.key is None or not call.key.semantic:
+        if self._cache is None or call.key is None or not call.key.semantic:
             return call.lookup
         try:
             return self._young_enough(call.request, await self._cache.lookup(call.key))
@@ -257,7 +285,7 @@ class TrafficController:
 
     async def _past_the_cache(self, request: ChatRequest) -> Fresh:
         """Answer a request by the tiers, in one piece, to check what the cache answered."""
-        route = await self._router.route(request)
+        route = await self._router.route(replace(request, allowance=None))  # it is not the tenant who pays
         return _fresh(await self._asker.whole(request, route.tiers, pinned=route.reason == "pinned"))
 
     async def _by_the_best(self, request: ChatRequest) -> Fresh:
@@ -266,6 +294,17 @@ class TrafficController:
 
     async def _judged(self, body: Mapping[str, Any]) -> Fresh:
         return _fresh(await self._asker.complete(pinned(str(body["model"]), self._config.tiers), body))
+
+    @asynccontextmanager
+    async def _attended(self, call: _Call) -> AsyncIterator[None]:
+        """Account for a request whose client goes away before the answer, unless its own call goes on for others."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            call.left = True
+            if not call.asking:
+                self._give_up(call)
+            raise
 
     def _events(self, call: _Call, streamed: bool) -> AsyncGenerator[Event, None]:
         """Ask, or follow an identical request that does: only one that the cache could have answered."""
@@ -282,13 +321,22 @@ class TrafficController:
         return self._coalescer.events(key, lambda lead: self._ask(call, streamed, lead), streamed, patience_s)
 
     async def _ask(self, call: _Call, streamed: bool, lead: Lead | None = None) -> AsyncGenerator[Event, None]:
-        """Make the request's own call, once there is room for it."""
-        async with (
-            self._admission.slot(call.request.tenant),
-            aclosing(self._answer(call, streamed, lead)) as events,
-        ):
-            async for event in events:
-                yield event
+        """Make the request's own call, once there is room for it.
+
+        If it ends without an answer and its client has gone, it is accounted for here.
+        """
+        call.asking = True
+        try:
+            async with (
+                self._admission.slot(call.request.tenant),
+                aclosing(self._answer(call, streamed, lead)) as events,
+            ):
+                async for event in events:
+                    yield event
+        finally:
+            call.asking = False
+            if call.left:
+                self._give_up(call)
 
     async def _answer(self, call: _Call, streamed: bool, lead: Lead | None) -> AsyncGenerator[Event, None]:
         """Look by meaning, else ask a tier and store its answer: the parts of a stream, then the Outcome.
@@ -296,7 +344,9 @@ class TrafficController:
         Args:
             lead: Ends it if another replica makes this very call; says whether an answer was stored meanwhile.
         """
-        call.lookup = await self._look_by_meaning(call)
+        if call.lookup is _NOT_EXACT:
+            call.lookup = await self._look_by_meaning(call)
+            call.lap("semantic", self._clock())
         if not call.lookup.entry and lead is not None and await lead() and self._exact is not None and call.key:
             found = await self._look_exactly(self._exact, call.request, call.key)
             call.lookup = found if found.entry else call.lookup
@@ -305,6 +355,7 @@ class TrafficController:
             yield call.outcome
             return
         call.route = route = await self._router.route(call.request)
+        call.lap("route", self._clock())
         kept = await self._try_cheaper(call, route.cheaper) if route.cheaper else None
         asked = self._ask_streamed(call, route) if streamed and kept is None else self._ask_plainly(call, route, kept)
         async with aclosing(asked) as events:
@@ -333,6 +384,7 @@ class TrafficController:
         (first, rest), tier, attempts = await self._asker.opened(
             call.request, route.tiers, pinned=route.reason == "pinned"
         )
+        call.lap("model", self._clock())
         attempts += call.tried_in_vain
         call.begun = (tier.name, first.target, call.lookup, route.score, attempts, route.reason, call.cascade)
         assembler = ChunkAssembler()
@@ -345,12 +397,17 @@ class TrafficController:
                 yield part
                 part = await anext(rest, None)
             finished = True
+        except GatewayError as error:
+            call.error = error.type
+            raise
         finally:
             await rest.aclose()
             completion = Completion(assembler.completion(), first.target, first.also)
             wrong = fault(call.request.body, completion.body) if finished else None
             if finished and structured(call.request.body):
                 call.schema = "invalid" if wrong else "valid"
+            if wrong:
+                call.error = UpstreamError.type
             write = self._given(call, completion, tier, attempts, finished and wrong is None)
         if wrong is not None:
             raise UpstreamError(f"the answer cannot be used: {wrong}", tier.name)
@@ -370,6 +427,9 @@ class TrafficController:
                 came.append(event)
                 yield event
                 event = await anext(events)
+        except GatewayError as error:
+            call.error = error.type
+            raise
         finally:
             await events.aclose()
             if call.begun is None:
@@ -401,9 +461,57 @@ class TrafficController:
         if lookup.entry is not None and lookup.reason != "exact":  # the very same turn was noted when it was answered
             self._router.answered(call.request, completion, lookup.entry.tier)
         saved = cost_usd(completion.usage, self._baseline)
-        latency_s = self._clock() - call.started
-        who = (call.request.tenant, call.request.request_id)
-        return Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache", True, *who)
+        if call.lookup is not lookup:
+            call.lap("wait", self._clock())
+        return self._outcome(call, completion, "cache", lookup, None, 0, 0.0, saved, "cache")
+
+    def _outcome(
+        self,
+        call: _Call,
+        completion: Completion,
+        tier: str,
+        lookup: CacheLookup,
+        score: float | None,
+        attempts: int,
+        cost: float,
+        saved: float,
+        route: str,
+        finished: bool = True,
+        cascade_saved: float = 0.0,
+    ) -> Outcome:
+        request = call.request
+        return Outcome(
+            completion,
+            tier,
+            lookup,
+            score,
+            attempts,
+            cost,
+            saved,
+            (call.last or self._clock()) - call.started,
+            route,
+            finished,
+            request.tenant,
+            request.request_id,
+            call.cascade,
+            cascade_saved,
+            call.schema,
+            request.endpoint,
+            request.prompt,
+            call.stages,
+            call.error,
+        )
+
+    def _give_up(self, call: _Call) -> None:
+        """Account for a request that its client left before there was an answer."""
+        if call.outcome is not None:
+            return
+        call.lap("wait", self._clock())
+        route, spent = call.route, call.tried_usd + call.wasted_usd
+        why, score = (route.reason, route.score) if route else ("", None)
+        call.outcome = self._end(
+            self._outcome(call, Completion({}, ""), NOBODY, call.lookup, score, 0, spent, -spent, why, finished=False)
+        )
 
     def _given(
         self, call: _Call, completion: Completion, tier: TierConfig, attempts: int, finished: bool = True
@@ -428,22 +536,20 @@ class TrafficController:
         cost = answer_usd + beside_usd + call.tried_usd + call.wasted_usd
         dearer_usd = cost_usd(usage, next(iter(route.tiers[0].models().values())))
         cascade_saved = dearer_usd - answer_usd if call.cascade == "kept" else -call.tried_usd
-        return Outcome(
+        saved = cost_usd(usage, self._baseline) - cost
+        call.lap("stream" if call.begun else "model", self._clock())
+        return self._outcome(
+            call,
             completion,
             tier.name,
             call.lookup,
             route.score,
             attempts,
             cost,
-            cost_usd(usage, self._baseline) - cost,
-            self._clock() - call.started,
+            saved,
             route.reason,
             finished,
-            call.request.tenant,
-            call.request.request_id,
-            call.cascade,
             cascade_saved,
-            call.schema,
         )
 
     def _end(self, outcome: Outcome) -> Outcome:

@@ -9,6 +9,7 @@ GatewayError
 │   └── RequestTooLargeError     413
 ├── AuthenticationError          401
 ├── PermissionDeniedError        403
+├── BudgetExceededError          429  the tenant has spent what it may
 ├── UnavailableError             503  no tier answered
 │   └── OverloadedError          503  more is under way than may be
 ├── UpstreamError                502  one provider did not answer
@@ -93,6 +94,18 @@ class PermissionDeniedError(GatewayError):
 
     status_code = 403
     type = "permission_error"
+
+
+class BudgetExceededError(GatewayError):
+    """The tenant has spent what its budget allows, or more than lets it have this model."""
+
+    status_code = 429
+    type = "insufficient_quota"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        GatewayError.__init__(self, message, None, "budget_exceeded")
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(GatewayError):

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 
 from app.bundled import run_dir
+from app.cache import RedisStore
 from app.cache.admin import CacheAdmin, Row
 from app.config import read_serve_file
 from app.embedded_redis import EmbeddedRedis
@@ -106,11 +107,19 @@ async def _tenants(admin: CacheAdmin, tenant: str | None) -> list[str]:
 
 
 def _with_admin(config_file: Path, work: Callable[[CacheAdmin], Coroutine[Any, Any, T]]) -> T:
-    """Run work on the cache of a configuration: its Redis by URL, or the embedded one of the gateway that runs it."""
+    return with_store(config_file, lambda store: work(CacheAdmin(store)))
+
+
+def with_store(config_file: Path, work: Callable[[RedisStore], Coroutine[Any, Any, T]]) -> T:
+    """Run work on what a configuration stores: in its Redis by URL, or the embedded one of the gateway that runs it.
+
+    Raises:
+        ConfigError: The configuration has no Redis, or its embedded one does not run.
+    """
     file = read_serve_file(config_file)
     redis = file.config.redis
     if redis is None:
-        raise ConfigError(f"`{config_file}` has no `redis`, so there is no cache")
+        raise ConfigError(f"`{config_file}` has no `redis`, so there is no cache and no ledger")
     url = None
     if redis.embedded and not redis.has_url():
         url = EmbeddedRedis.running_at(run_dir(file.port) / "redis")
@@ -123,7 +132,7 @@ def _with_admin(config_file: Path, work: Callable[[CacheAdmin], Coroutine[Any, A
         patient = redis.model_copy(update={"timeout_s": _TIMEOUT_S})
         store = patient.build(file.config.cache.limits, url)
         try:
-            return await work(CacheAdmin(store))
+            return await work(store)
         finally:
             await store.close()
 

@@ -20,6 +20,7 @@ from app.routing import (
     TierBounds,
     TierConfig,
     Tiers,
+    affordable,
     cut_points,
     needs_of,
     pinned,
@@ -73,10 +74,14 @@ class Router:
 
         Raises:
             InvalidRequestError: No tier that the tenant may use takes what the request needs.
+            BudgetExceededError: The tenant's budget is spent, or leaves it no model of that price.
         """
+        left = affordable(request.allowance, self._tiers)
         needs = needs_of(request.body, self._narrowest, request.tiers)
         if request.model not in self._auto_models:
             (tier,) = self.candidates(request)
+            if request.allowance is not None and tier not in left:
+                raise request.allowance.refusal
             if needs.abilities - tier.takes():
                 raise unsupported(needs, tier, self._bounds(request).permitted(self._tiers))
             return Route((tier,), None, "pinned")
@@ -103,7 +108,7 @@ class Router:
     def _decided(self, request: ChatRequest, score: float | None, needs: Needs, held: str | None) -> Route:
         bounds = self._bounds(request)
         margin = self._routing.cascade.margin_for(request.tenant)
-        found = route(score, needs, self._tiers, self._cuts(bounds), bounds, held, margin)
+        found = route(score, needs, self._tiers, self._cuts(bounds), bounds, held, margin, request.allowance)
         if self._top_share is not None and bounds.cuts is None and score is not None:
             best = found.tiers[0].name == self._tiers[-1].name
             self._top_share.add(score, forced=best and found.reason not in ("score", "share", "quality"))

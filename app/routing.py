@@ -14,7 +14,7 @@ from app.errors import InvalidRequestError, ModelNotFoundError
 from app.pricing import Price
 from app.providers import ProviderConfig
 from app.quality import QualityConfig
-from app.schema import Ability, Form
+from app.schema import Ability, Allowance, Form
 from app.section import Section
 from app.shaping.tokens import count_tokens
 from app.tier import PolicyConfig
@@ -207,7 +207,7 @@ class Route:
         reason: What decided on the first tier: `score`, `pinned`, or `unclassified` when the classifier was down; else
             what moved it from where the score alone would have it: `share` (`routing.top_share`), `quality` (checks
             found too many bad answers), `floor`, `conversation`, `ceiling`, an ability that the tier lacks, `profile`,
-            `context`.
+            `context`, `budget` (it is nearly spent).
         cheaper: The tier below the first, where the score is so near its cut point that it may be tried before.
     """
 
@@ -282,6 +282,7 @@ def route(
     bounds: TierBounds = ANYWHERE,
     at_least: str | None = None,
     margin: float = 0.0,
+    allowance: Allowance | None = None,
 ) -> Route:
     """Decide where a request goes.
 
@@ -292,9 +293,11 @@ def route(
         bounds: The tenant's.
         at_least: The tier of the conversation so far.
         margin: So little above a cut point the cheaper tier may be tried first.
+        allowance: What the tenant's budget leaves it.
 
     Raises:
         InvalidRequestError: No tier that the tenant may use takes what the request needs.
+        BudgetExceededError: The tenant's budget is spent.
     """
     index, reason = len(tiers) - 1, "unclassified"
     near = False
@@ -306,6 +309,7 @@ def route(
         near = index > 0 and score - cuts[-1][1][index - 1] < margin
     low, held = _position(bounds.floor, tiers, 0), _position(at_least, tiers, 0)
     high = len(bounds.permitted(tiers)) - 1
+    left = len(affordable(allowance, tiers)) - 1
     scored = index
     if index < low:
         index, reason = low, "floor"
@@ -313,8 +317,24 @@ def route(
         index, reason = held, "conversation"
     if index > high:
         index, reason = high, "ceiling"
+    if index > left:
+        index, reason = left, "budget"
+    high = min(high, left)
     cheaper = tiers[index - 1] if near and index == scored > max(low, held) else None
     return _met(Route(tiers[index : high + 1], score, reason, cheaper), needs, tiers[low:index])
+
+
+def affordable(allowance: Allowance | None, tiers: Tiers) -> Tiers:
+    """Leave out the tiers that a budget no longer allows.
+
+    Raises:
+        BudgetExceededError: That is all of them.
+    """
+    if allowance is None:
+        return tiers
+    if allowance.ceiling is None:
+        raise allowance.refusal
+    return tiers[: _position(allowance.ceiling, tiers, len(tiers) - 1) + 1]
 
 
 def _met(wanted: Route, needs: Needs, weaker: Tiers) -> Route:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from app.errors import BudgetExceededError
 
 CacheStatus = Literal["hit", "miss", "bypass"]
 Ability = Literal["tools", "vision", "audio", "files"]  # what a model may take beside text
 Form = Literal["choices", "logprobs"]  # what its answer may be beside one text: several, with the odds of its tokens
+NOBODY = "none"  # the tier of a request that none answered
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a budget leaves a request.
+
+    Attributes:
+        ceiling: The best tier; None for none at all: what would cost anything is refused.
+        refusal: Raised for what is above it.
+    """
+
+    ceiling: str | None
+    refusal: BudgetExceededError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,8 @@ class ChatRequest:
         tiers: The only ones that may answer; empty for all.
         raised_max_tokens: The limit for a second try, where `max_tokens` is the profile's and cut the answer.
         timeout_s: Longest wait for the answer, or for a stream's first part, by `x-request-timeout`.
+        endpoint: The path that it came by.
+        allowance: What the tenant's budget leaves it, where that is not everything.
     """
 
     body: Mapping[str, Any]
@@ -40,6 +58,8 @@ class ChatRequest:
     tiers: tuple[str, ...] = ()
     raised_max_tokens: int | None = None
     timeout_s: float = float("inf")
+    endpoint: str = ""
+    allowance: Allowance | None = None
 
     @property
     def model(self) -> str:
@@ -76,7 +96,8 @@ class Completion:
     def usage(self) -> Usage:
         """Tokens; zeros when the provider did not count."""
         usage = self.body.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        details = usage.get("prompt_tokens_details")
+        cached = (details.get("cached_tokens") or 0) if isinstance(details, dict) else 0
         return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
 
 
@@ -187,7 +208,7 @@ class Outcome:
 
     Attributes:
         completion: The answer; of a stream, as far as it came.
-        tier: The tier that answered; `cache` for a hit.
+        tier: The tier that answered; `cache` for a hit, `none` for a request that was given up before its answer.
         cache: The cache's decision.
         score: Difficulty in [0, 1], or None when nothing was scored.
         attempts: Tiers asked; 0 for a hit.
@@ -202,6 +223,11 @@ class Outcome:
         cascade_saved_usd: What trying it saved; below 0 what it cost in vain.
         schema: Where JSON was asked for: `valid`, `repaired` (asked again, or freed of Markdown), `escalated` (to a
             better tier), or `invalid` (none of them could).
+        endpoint: The path that the request came by,
+        prompt: and the text of its last user turn.
+        stages: Seconds by stage, that add up to `latency_s`: `exact`, `semantic`, `route`, `model` (to the answer or to
+            its first part), `stream` (from there to the end), `wait` (for another request's call).
+        error: What broke a stream off.
     """
 
     completion: Completion
@@ -219,6 +245,10 @@ class Outcome:
     cascade: str | None = None
     cascade_saved_usd: float = 0.0
     schema: str | None = None
+    endpoint: str = ""
+    prompt: str = ""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

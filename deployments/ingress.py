@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from app.api import build_api
+from app.api_ledger import UNKEPT, Books
 from app.background import Background
 from app.cache.admin import CacheAdmin
+from app.cache.audit import Audit
 from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.conversations import RedisConversations
 from app.errors import CacheUnavailableError, GatewayError
+from app.ledger.budgets import Budgets
+from app.ledger.record import audited
+from app.ledger.store import RedisLedger
+from app.ledger.writer import LedgerWriter
+from app.quality.audit import QualityCheck
 from app.quality.store import RedisQuality
 from app.schema import Outcome, PartStatus
 from app.shaping.tokens import count_tokens
@@ -25,6 +34,8 @@ from deployments.request_log import RequestLog
 from deployments.servers import kept_if_wrong
 from deployments.telemetry import Telemetry, prometheus
 from deployments.tracing import describe, describe_error
+
+_DRAIN_S = 5.0  # for checks and writes off the path, before a replica ends
 
 
 class Ingress:
@@ -50,6 +61,11 @@ class Ingress:
         count_tokens("")  # loads the vocabulary before a request waits for it
         self._telemetry = Telemetry()
         self._remote_cache = RemoteCache(cache) if cache else None
+        kept = config.ledger
+        self._ledger = RedisLedger(self._store, kept) if self._store and kept.enabled else None
+        self._writer: LedgerWriter | None = None
+        if self._ledger is not None:
+            self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
         self._replaced = Background()
         self._controller, self._api = self._built(config)
 
@@ -87,11 +103,11 @@ class Ingress:
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()},
             self.record,
             bounds=bounds,
-            on_audit=self._telemetry.record_audit,
+            on_audit=self.record_audit,
             relay=self._store.relay() if self._store else None,
             conversations=self._conversations(config),
             quality=quality,
-            on_check=self._telemetry.record_check,
+            on_check=self.record_check,
         )
         api = build_api(
             controller,
@@ -103,8 +119,14 @@ class Ingress:
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
             self._remote_cache,
+            self._books(config),
+            self.close,
         )
         return controller, api
+
+    def _books(self, config: GatewayConfig) -> Books:
+        budgets = Budgets(config.budgets, self._ledger) if self._ledger and config.budgets else None
+        return Books(self._ledger, budgets, self.record, self._writer.put if self._writer else UNKEPT.on_refused)
 
     def _bounds(self, config: GatewayConfig) -> RedisBounds | None:
         cache = config.cache
@@ -122,9 +144,11 @@ class Ingress:
         return RedisQuality(self._store, config.quality_kept(), config.routing.quality.confidence)
 
     def record(self, outcome: Outcome) -> None:
-        """Count an answered request and write its line."""
+        """Count an answered request, enter it in the ledger and write its line."""
         self._telemetry.record(outcome)
         describe(outcome)
+        if self._writer:
+            self._writer.add(outcome)
         if self._log:  # once the answer is on its way: a line costs some 30 microseconds
             asyncio.get_running_loop().call_soon(self._log.record, outcome)
 
@@ -134,6 +158,27 @@ class Ingress:
         describe_error(error)
         if self._log:
             self._log.record_error(error)
+
+    def record_audit(self, audit: Audit) -> None:
+        """Count a check of a cached answer."""
+        self._telemetry.record_audit(audit)
+        if self._writer:
+            what = "cached answer" if audit.kind == "hits" else "near miss"
+            self._writer.put(audited(time.time(), what, audit.tenant, audit.tier, audit.cost_usd))
+
+    def record_check(self, check: QualityCheck) -> None:
+        """Count a check of a routed answer."""
+        self._telemetry.record_check(check)
+        if self._writer:
+            self._writer.put(audited(time.time(), "routed answer", check.tenant, check.tier, check.cost_usd))
+
+    async def close(self) -> None:
+        """End what is under way off the path and write what is left of the ledger."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await self._controller.drain()
+        if self._writer:
+            await self._writer.close()
 
     async def parts(self) -> Sequence[PartStatus]:
         """Ask every part for its state."""

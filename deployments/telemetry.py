@@ -32,6 +32,9 @@ class Telemetry:
         self._errors = metrics.Counter(
             "tierwise_errors", "Requests that ended in an error.", tag_keys=("status", "type")
         )
+        self._ledger_dropped = metrics.Counter(
+            "tierwise_ledger_dropped", "Records that found no room while Redis was away: alert on an increase."
+        )
         self._feedback = metrics.Counter(
             "tierwise_cache_feedback", "Clients' verdicts on cached answers.", tag_keys=("correct",)
         )
@@ -171,6 +174,10 @@ class Telemetry:
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw."""
         self._errors.inc(1, {"status": str(error.status_code), "type": error.type})
+
+    def record_dropped(self, count: int) -> None:
+        """Count records that the ledger has lost."""
+        self._ledger_dropped.inc(count)
 
     @staticmethod
     def _increase(counter: Any, value: float, tags: dict[str, str]) -> None:

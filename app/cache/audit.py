@@ -90,6 +90,8 @@ class Audit:
         cost_usd: Of the fresh answer and the judge; for a miss, which had to be answered anyway, of the judge alone.
         bound: What is known of all scopes together since; None where nothing was counted.
         moved: The step that the scope's threshold took, and that of all scopes.
+        tenant: Whose request it was.
+        tier: What gave the stored answer; empty where that is not known.
     """
 
     kind: Kind
@@ -97,6 +99,8 @@ class Audit:
     cost_usd: float
     bound: Bound | None
     moved: tuple[int, int] = (0, 0)
+    tenant: str = ""
+    tier: str = ""
 
 
 class Auditor:
@@ -164,17 +168,21 @@ class Auditor:
         verdict = await self._compare(request, stored.completion, fresh.completion)
         if verdict.correct is False and lookup.entry_id is not None:
             await self._exact.forget(CacheKey.named(lookup.entry_id), stored.tenant)
-        await self._count("hits", key.scope, Verdict(verdict.correct, verdict.cost_usd + fresh.cost_usd))
+        cost = verdict.cost_usd + fresh.cost_usd
+        await self._count("hits", key.scope, Verdict(verdict.correct, cost), stored)
 
     async def _check_near(self, request: ChatRequest, key: CacheKey, stored: CacheEntry, fresh: Completion) -> None:
-        await self._count("near", key.scope, await self._compare(request, stored.completion, fresh))
+        await self._count("near", key.scope, await self._compare(request, stored.completion, fresh), stored)
 
-    async def _count(self, kind: Kind, scope: str, verdict: Verdict, *, everywhere: bool = True) -> None:
+    async def _count(
+        self, kind: Kind, scope: str, verdict: Verdict, stored: CacheEntry | None = None, *, everywhere: bool = True
+    ) -> None:
+        whose = (stored.tenant, stored.tier) if stored else ("", "")
         if verdict.correct is None:
-            self._on_audit(Audit(kind, None, verdict.cost_usd, None))
+            self._on_audit(Audit(kind, None, verdict.cost_usd, None, (0, 0), *whose))
             return
         bound, moved = await self._bounds.add(scope, kind, verdict.correct, everywhere)
-        self._on_audit(Audit(kind, verdict.correct, verdict.cost_usd, bound, moved))
+        self._on_audit(Audit(kind, verdict.correct, verdict.cost_usd, bound, moved, *whose))
 
     async def _compare(self, request: ChatRequest, stored: Completion, fresh: Completion) -> Verdict:
         """Say whether a stored answer may stand for the fresh one; not where the fresh one is no answer."""

@@ -308,7 +308,7 @@ def _last_line(flight: Flight) -> bytes:
     error = flight.error
     if flight.outcome is not None:
         cache = replace(flight.outcome.cache, entry=None, embedding=None, near=None)  # followers need none
-        line = _Line(outcome=replace(flight.outcome, cache=cache))
+        line = _Line(outcome=replace(flight.outcome, cache=cache, prompt=""))
     elif isinstance(error, InvalidRequestError):
         line = _Line(refused=(error.message, error.param, error.code))
     else:

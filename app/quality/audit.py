@@ -138,6 +138,7 @@ class QualityCheck:
         cost_usd: Of the best tier's answer and the judge.
         kept: What is known since; None where nothing was counted.
         moved: The tier whose cut point moved, and by how many steps.
+        tenant: Whose request it was; empty for a person's word on a pair.
     """
 
     tier: str
@@ -145,6 +146,7 @@ class QualityCheck:
     cost_usd: float
     kept: Kept | None
     moved: tuple[str, int] | None = None
+    tenant: str = ""
 
 
 class QualityAuditor:
@@ -220,7 +222,7 @@ class QualityAuditor:
             await self.bounds.keep(self._pair(request, tier, routed, best.completion))
         cost = best.cost_usd + verdict.cost_usd
         await self.bounds.spend(cost)
-        await self._count(tier, Verdict(verdict.correct, cost))
+        await self._count(tier, Verdict(verdict.correct, cost), request.tenant)
 
     def _pair(self, request: ChatRequest, tier: str, routed: Completion, best: Completion) -> Pair:
         name = hashlib.blake2b(
@@ -229,9 +231,9 @@ class QualityAuditor:
         texts = (answer_text(routed.body), answer_text(best.body))
         return Pair(name, request.body["messages"], tier, *texts, self._now())
 
-    async def _count(self, tier: str, verdict: Verdict) -> None:
+    async def _count(self, tier: str, verdict: Verdict, tenant: str = "") -> None:
         if verdict.correct is None:
-            self._on_check(QualityCheck(tier, None, verdict.cost_usd, None))
+            self._on_check(QualityCheck(tier, None, verdict.cost_usd, None, None, tenant))
             return
         kept, moved = await self.bounds.add(tier, verdict.correct)
-        self._on_check(QualityCheck(tier, verdict.correct, verdict.cost_usd, kept, moved))
+        self._on_check(QualityCheck(tier, verdict.correct, verdict.cost_usd, kept, moved, tenant))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -462,7 +463,23 @@ async def test_every_answer_is_reported_once_when_it_has_ended(cache: FakeExactC
     assert outcomes[1] is hit
 
 
-async def test_latency_runs_from_the_request_to_the_answer(cache: FakeExactCache, providers: Providers) -> None:
-    clock = iter([10.0, 10.25])
-    outcome = await controller(cache, providers, clock=lambda: next(clock)).handle(chat("hello"))
-    assert outcome.latency_s == 0.25
+async def test_latency_runs_from_the_request_to_the_answer_stage_by_stage(
+    cache: FakeExactCache, providers: Providers
+) -> None:
+    ticks = count(10.0, 0.25)
+    gateway = controller(cache, providers, clock=lambda: next(ticks))
+    asked = await gateway.handle(chat("hello"))
+    await gateway.drain()
+    hit = await gateway.handle(chat("hello"))
+    assert asked.stages == dict.fromkeys(("exact", "semantic", "route", "model"), 0.25)
+    assert (asked.latency_s, hit.latency_s, hit.stages) == (1.0, 0.25, {"exact": 0.25})
+
+
+async def test_a_streams_stages_tell_its_first_part_from_the_rest(cache: FakeExactCache, providers: Providers) -> None:
+    outcomes: list[Outcome] = []
+    ticks = count(10.0, 0.25)
+    gateway = controller(cache, providers, on_end=outcomes.append, clock=lambda: next(ticks))
+    await read(await gateway.stream(chat("hello", model="local")))
+    await gateway.drain()
+    assert outcomes[0].stages == dict.fromkeys(("exact", "semantic", "route", "model", "stream"), 0.25)
+    assert outcomes[0].latency_s == sum(outcomes[0].stages.values())

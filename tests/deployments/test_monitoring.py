@@ -34,6 +34,7 @@ def test_the_dashboard_asks_for_metrics_that_exist_and_shows_each_of_them() -> N
     assert asked <= exported()
     assert exported() - asked <= {  # of interest where one looks for a cause
         "ray_tierwise_cache_feedback_total",
+        "ray_tierwise_ledger_dropped_total",
         "ray_tierwise_cache_checks_total",
         "ray_tierwise_cascade_saved_usd",
         "ray_tierwise_quality_checks_total",

@@ -1,0 +1,99 @@
+"""Sums of records by hour and group, as counters that add up: pure functions.
+
+The counters of a group in an hour, all of them whole numbers, so that sums are exact:
+
+| counter        | counts                                                        |
+|----------------|---------------------------------------------------------------|
+| `n`            | records                                                       |
+| `prompt`, `cached`, `completion` | tokens                                      |
+| `cost`, `without` | billionths of a dollar                                     |
+| `c:REASON`, `r:ROUTE` | records that the cache decided, or that were routed, so|
+| `s:STAGE`      | microseconds in a stage; `total` is all of them                |
+| `b:STAGE:I`    | records whose stage fell into bucket I of its histogram        |
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+from app.ledger.record import Record, nano
+
+_FIRST_S = 1e-4  # the end of the first bucket;
+_GROWTH: float = math.sqrt(2)  # each ends so many times later than the one before
+_LAST = 48  # 28 minutes and more
+
+
+class Group(NamedTuple):
+    """Records that are counted together."""
+
+    kind: str
+    tenant: str
+    tier: str
+    model: str
+    decision: str
+    error: str
+
+
+def rolled_up(records: Iterable[Record]) -> dict[tuple[str, Group], Counter[str]]:
+    """Count records by hour and group."""
+    found: dict[tuple[str, Group], Counter[str]] = defaultdict(Counter)
+    for record in records:
+        group = Group(record.kind, record.tenant, record.tier, record.model, record.cache, record.error)
+        _count(found[hour_of(record.time), group], record)
+    return found
+
+
+def _count(counters: Counter[str], record: Record) -> None:
+    counters["n"] += 1
+    counters["prompt"] += record.prompt_tokens
+    counters["cached"] += record.cached_tokens
+    counters["completion"] += record.completion_tokens
+    counters["cost"] += nano(record.cost_usd)
+    counters["without"] += nano(record.without_usd)
+    if record.reason:
+        counters[f"c:{record.reason}"] += 1
+    if record.route:
+        counters[f"r:{record.route}"] += 1
+    if record.kind == "request":
+        for stage, seconds in (("total", record.latency_s), *record.stages.items()):
+            counters[f"s:{stage}"] += round(seconds * 1e6)
+            counters[f"b:{stage}:{bucket(seconds)}"] += 1
+
+
+def hour_of(time: float) -> str:
+    """Name the hour (UTC) of a Unix time."""
+    return _hour(int(time // 3600))
+
+
+def day_of(time: float) -> str:
+    """Name the day (UTC) of a Unix time."""
+    return hour_of(time)[:10]
+
+
+@lru_cache(maxsize=64)
+def _hour(number: int) -> str:
+    return f"{datetime.fromtimestamp(3600 * number, UTC):%Y-%m-%dT%H}"
+
+
+def bucket(seconds: float) -> int:
+    """Return the bucket that a latency falls into."""
+    if seconds <= _FIRST_S:
+        return 0
+    return min(math.ceil(math.log(seconds / _FIRST_S, _GROWTH)), _LAST)
+
+
+def quantile(histogram: Mapping[int, int], share: float) -> float:
+    """Return the latency in seconds that `share` of a non-empty histogram is below, by interpolation in its bucket."""
+    wanted = share * sum(histogram.values())
+    seen = 0
+    for index in sorted(histogram):
+        if seen + histogram[index] >= wanted:
+            inside = (wanted - seen) / histogram[index]
+            return _FIRST_S * math.pow(_GROWTH, index - 1 + inside)
+        seen += histogram[index]
+    return _FIRST_S * math.pow(_GROWTH, max(histogram))
