@@ -187,6 +187,8 @@ class Coalescer:
                 flight.add(_event(line))
             if not leads and flight.outcome is None:
                 raise UpstreamError("the replica that made the call was lost", "coalescing")
+            if flight.abandoned:  # a Redis client that is cancelled as its answer comes may swallow that
+                raise asyncio.CancelledError
             await asyncio.sleep(self._pace.poll_s)
 
     def _left(self, key: CacheKey, flight: Flight) -> None:
@@ -200,6 +202,7 @@ class Coalescer:
         """End a call under way that no request of this replica waits for."""
         if not flight.waiting and not flight.over:
             self._forget(key, flight)
+            flight.abandoned = True
             flight.task.cancel()
 
     def _forget(self, key: CacheKey, flight: Flight) -> None:
@@ -233,6 +236,7 @@ class Flight:
         error: the failure in its place.
         ask: What makes the call, if this replica does.
         waiting: Requests of this replica that wait for it.
+        abandoned: Whether none does any more, so that it is to end.
         changed: Set at the next change, and then replaced.
         task: Makes the call, or follows it.
         told: Tells other replicas, if they can be told.
@@ -246,6 +250,7 @@ class Flight:
         self.error: Exception | None = None
         self.ask: Ask | None = None
         self.waiting = 0
+        self.abandoned = False
         self.changed = asyncio.Event()
         self.told: asyncio.Task[None] | None = None
 
