@@ -14,7 +14,7 @@ from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
 from app.errors import ConfigError
-from app.pricing import Price
+from app.pricing import GivenPrice, ListedPrice, Tariff
 from app.routing import TierConfig
 from app.section import Section
 from app.tenants import OpenTenants, TenantsConfig, check_address
@@ -30,6 +30,7 @@ class GatewayConfig(Section):
         classifier: What scores difficulty.
         tiers: By rising `max_score`, the last at 1.0.
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
+        price_list: Prices of models that have none of their own, in place of the list prices; also of those in logs.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
         log_requests: Whether each request gets a line in the log: what was decided, never what was said.
@@ -41,6 +42,7 @@ class GatewayConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)]
     auto_models: tuple[str, ...] = ("auto",)
+    price_list: Mapping[str, GivenPrice] = {}
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
     log_requests: bool = True
@@ -57,8 +59,8 @@ class GatewayConfig(Section):
         for tier in self.tiers:
             if tier.stand_in and tier.stand_in not in local:
                 raise ValueError(f"tiers: the `stand_in` of `{tier.name}` must name a tier with an `llm`")
-        for name, price in [item for tier in self.tiers for item in tier.models().items()]:
-            if price != self.prices()[name]:
+        for name, tariff in [item for tier in self.tiers for item in tier.models().items()]:
+            if self._tariff(name, tariff) != self.prices()[name]:
                 raise ValueError(f"tiers: `{name}` has two prices; give both the same")
         if self.classifier.calibration is not None and self.classifier.calibration.expanduser().is_file():
             made_for = RouterCalibration.load(self.classifier.calibration.expanduser()).max_scores
@@ -71,13 +73,21 @@ class GatewayConfig(Section):
             raise ValueError(f"baseline: `{self.baseline}` is none of the models: {', '.join(self.prices())}")
         return self
 
-    def prices(self) -> dict[str, Price]:
+    def prices(self) -> dict[str, Tariff]:
         """Map every configured model to its price."""
-        return {name: price for tier in self.tiers for name, price in tier.models().items()}
+        models = [item for tier in self.tiers for item in tier.models().items()]
+        return {name: self._tariff(name, tariff) for name, tariff in models}
 
-    def baseline_price(self) -> Price:
+    def baseline_price(self) -> Tariff:
         """Return the price per token of the bill without us."""
-        return self.prices()[self.baseline] if self.baseline else next(iter(self.tiers[-1].models().values()))
+        return self.prices()[self.baseline or next(iter(self.tiers[-1].models()))]
+
+    def price_of(self, model: str) -> Tariff:
+        """Return the price of any model, such as a log may name."""
+        return self.prices().get(model) or self._tariff(model, ListedPrice(model=model))
+
+    def _tariff(self, model: str, own: Tariff) -> Tariff:
+        return self.price_list.get(model, own) if isinstance(own, ListedPrice) else own
 
     def stand_ins(self) -> dict[str, str]:
         """Map each tier whose keys are not in the environment to the tier that answers in its place."""

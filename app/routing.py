@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from app.errors import ModelNotFoundError
-from app.pricing import Price
+from app.pricing import GivenPrice, ListedPrice, Price, Tariff
 from app.providers import ProviderConfig
 from app.section import Section
 
@@ -25,7 +25,7 @@ class LocalLLMConfig(Section):
         tools: Whether requests with `tools` may come here; needs `engine` arguments that turn on tool parsing.
         env: Environment of the replica.
         timeout_s: Longest wait for a whole answer, and for each chunk of a streamed one.
-        price: What its tokens cost; a rented GPU's hour divided by its tokens.
+        price: What its tokens cost, or what the rented GPU costs and makes; by default nothing.
     """
 
     model: str
@@ -37,7 +37,7 @@ class LocalLLMConfig(Section):
     tools: bool = False
     env: dict[str, str] = {}
     timeout_s: PositiveFloat = 120
-    price: Price = Price()
+    price: GivenPrice = Price()
 
     @property
     def target(self) -> str:
@@ -73,11 +73,11 @@ class TierConfig(Section):
             raise ValueError(f"tier `{self.name}`: each of its `targets` needs another `model`")
         return self
 
-    def models(self) -> dict[str, Price]:
-        """Name the models of the tier, with what they cost."""
+    def models(self) -> dict[str, Tariff]:
+        """Name the models of the tier, with what they cost: their own price, or the list price."""
         if self.llm:
             return {self.llm.target: self.llm.price}
-        return {target.model: target.price for target in self.targets}
+        return {target.model: target.price or ListedPrice(model=target.model) for target in self.targets}
 
     def missing_keys(self) -> list[str]:
         """Name the environment variables without which no target can be asked; empty when one can."""

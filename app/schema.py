@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 CacheStatus = Literal["hit", "miss", "bypass"]
+BATCH_TIERS = ("batch", "flex")  # a completion's `service_tier` that is billed as a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,17 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one completion, as its provider counted them."""
+    """Tokens of one completion, as its provider counted them.
+
+    Attributes:
+        cached_tokens: Those of the prompt that the provider had in its own cache.
+        batch: Whether it was made at the price of a batch.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,9 @@ class Completion:
     def usage(self) -> Usage:
         """Tokens; zeros when the provider did not count."""
         usage = self.body.get("usage") or {}
-        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        batch = self.body.get("service_tier") in BATCH_TIERS
+        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached, batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import msgspec
 from pydantic import PositiveFloat
 
 from app.errors import ContextLengthError, InvalidRequestError, UpstreamError, UpstreamTimeoutError
-from app.pricing import Price
+from app.pricing import GivenPrice
 from app.schema import Completion, StreamPart
 from app.section import Section
 
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 
 
 class OpenAIProviderConfig(Section):
-    """A model behind an OpenAI-compatible API. The key is read from `api_key_env`; null means the API needs none."""
+    """A model behind an OpenAI-compatible API. The key is read from `api_key_env`; null means the API needs none.
+
+    Attributes:
+        price: What its tokens cost; by default the list price of the model.
+    """
 
     kind: Literal["openai"] = "openai"
     model: str
     base_url: str = "https://api.openai.com/v1"
     api_key_env: str | None = "OPENAI_API_KEY"
     timeout_s: PositiveFloat = 60
-    price: Price = Price()
+    price: GivenPrice | None = None
 
     def available(self) -> bool:
         """Whether the key is in the environment, or none is needed."""
