@@ -131,6 +131,28 @@ def route_eval(
     _report(evaluate_routing(prompts, out, config), json_file)
 
 
+@app.command()
+def replay(
+    logs: Annotated[list[str], typer.Argument(metavar="LOG...", help="Files, folders or URLs: JSONL, CSV, Parquet.")],
+    config: ConfigFile = LOCAL,
+    columns: Annotated[
+        str, typer.Option(help="Names of your columns: prompt=question,answer=reply,time=at,tenant=team,...")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="The report, a page of HTML.")] = Path("replay.html"),
+    json_file: JsonFile = None,
+    write_config: Annotated[
+        Path | None, typer.Option("--write-config", help="The configuration with the best settings goes here.")
+    ] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Write no text of any prompt.")] = False,
+) -> None:
+    """What the gateway would have saved on logs of yours, and got wrong: simulated here, nothing is sent anywhere."""
+    from app.replay.command import replay as play
+
+    prepare()
+    play(logs, config, columns, out, json_file, write_config, redact)
+    _say(f"the report is in {out}")
+
+
 @train_app.command("classifier")
 def train_classifier(
     data: Annotated[list[Path], typer.Option(help="JSONL rows with outcomes: a folder or a file; can be repeated.")],

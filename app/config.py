@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from app.assumptions import Assumptions
 from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
@@ -33,6 +34,7 @@ class GatewayConfig(Section):
         price_list: Prices of models that have none of their own, in place of the list prices; also of those in logs.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
+        replay: What `tierwise replay` assumes.
         log_requests: Whether each request gets a line in the log: what was decided, never what was said.
     """
 
@@ -45,6 +47,7 @@ class GatewayConfig(Section):
     price_list: Mapping[str, GivenPrice] = {}
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
+    replay: Assumptions = Assumptions()
     log_requests: bool = True
 
     @model_validator(mode="after")
@@ -66,6 +69,8 @@ class GatewayConfig(Section):
             made_for = RouterCalibration.load(self.classifier.calibration.expanduser()).max_scores
             if list(made_for) != scores:
                 raise ValueError(f"classifier.calibration: was made for tiers with `max_score` {list(made_for)}")
+        if unknown := self.replay.latency.keys() - set(names):
+            raise ValueError(f"replay.latency: there is no tier `{min(unknown)}`")
         judge = self.cache.audit.judge
         if judge is not None and judge not in (*names, *self.prices()):
             raise ValueError(f"cache.audit.judge: `{judge}` is neither a tier nor one of the models")

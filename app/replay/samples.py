@@ -1,0 +1,110 @@
+"""Prompts to judge by eye: texts that save most, hits with the reason of each, prompts that went to a cheaper tier.
+
+With `redact`, a text is a number and its length: what is the same can still be told, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.replay.simulate import Simulation
+
+_SAMPLED = 20
+_CLUSTERS = 15
+_LONGEST = 400  # characters shown of a text
+
+
+def shown_by(simulation: Simulation, redact: bool) -> Callable[[int], str]:
+    """Return what shows the prompt of a row."""
+    rows = simulation.replayed.rows
+    digests = simulation.replayed.columns["text_id"]
+    numbers: dict[int, int] = {}
+
+    def show(row: int) -> str:
+        text = str(rows.value("prompt", row))
+        if redact:
+            return f"[text {numbers.setdefault(int(digests[row]), len(numbers) + 1)}, {len(text)} characters]"
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+    return show
+
+
+def samples(simulation: Simulation, redact: bool, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Draw the samples."""
+    show, random = shown_by(simulation, redact), np.random.default_rng(seed)
+    return {
+        "clusters": _clusters(simulation, show),
+        "hits": _hits(simulation, show, random),
+        "down_routed": _down_routed(simulation, show, random),
+    }
+
+
+def _clusters(simulation: Simulation, show: Callable[[int], str]) -> list[dict[str, Any]]:
+    """Return the stored answers that saved most, those to the same text together."""
+    hits = np.flatnonzero(simulation.replayed.hit)
+    served = simulation.replayed.served[hits]
+    _, first, cluster = np.unique(
+        simulation.replayed.columns["text_id"][served], return_index=True, return_inverse=True
+    )
+    saved = np.bincount(cluster, weights=simulation.costs.before_usd[hits], minlength=len(first))
+    count = np.bincount(cluster, minlength=len(first))
+    return [
+        {"prompt": show(int(served[first[i]])), "hits": int(count[i]), "saved_usd": round(float(saved[i]), 6)}
+        for i in np.argsort(-saved, kind="stable")[:_CLUSTERS]
+    ]
+
+
+def _hits(simulation: Simulation, show: Callable[[int], str], random: np.random.Generator) -> list[dict[str, Any]]:
+    """Draw hits by meaning, and exact ones where there are not enough of those."""
+    replayed = simulation.replayed
+    meant = random.permutation(np.flatnonzero(replayed.hit & ~replayed.exact))
+    drawn = np.concatenate([meant, random.permutation(np.flatnonzero(replayed.exact))])[:_SAMPLED]
+    agreed = {int(row): int(says) for row, _, says in replayed.compared}
+    return [
+        {
+            "asked": show(row),
+            "served": show(int(replayed.served[row])),
+            "reason": _reason(simulation, row),
+            "answers": {1: "agree", 0: "differ"}.get(agreed.get(row, -1), "not compared"),
+        }
+        for row in map(int, drawn)
+    ]
+
+
+def _reason(simulation: Simulation, row: int) -> str:
+    replayed = simulation.replayed
+    name = replayed.reason.names[replayed.reason.index[row]].removeprefix("hit ")
+    if name == "exact":
+        return "the same text"
+    if name == "surface":
+        return f"differs on the surface alone; cosine {replayed.similarity[row]:.3f}"
+    if np.isnan(replayed.evidence[row]):
+        return f"cosine {replayed.similarity[row]:.3f} is enough for {simulation.present:g}, whatever the verifier says"
+    return (
+        f"{name}: evidence {replayed.evidence[row]:.3f} reaches {simulation.present:g}; "
+        f"cosine {replayed.similarity[row]:.3f}"
+    )
+
+
+def _down_routed(
+    simulation: Simulation, show: Callable[[int], str], random: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Draw requests that went to a tier below the top one."""
+    tiers, costs, replayed = simulation.config.tiers, simulation.costs, simulation.replayed
+    below = np.flatnonzero(simulation.routed & (costs.tier < len(tiers) - 1))
+    drawn: NDArray[np.int64] = random.permutation(below)[:_SAMPLED]
+    return [
+        {
+            "prompt": show(row),
+            "tier": tiers[costs.tier[row]].name,
+            "reason": f"score {replayed.score[row]:.3f} is below {tiers[costs.tier[row]].max_score:g}",
+            "model_before": replayed.model.names[replayed.model.index[row]] or "(not logged)",
+            "before_usd": round(float(costs.before_usd[row]), 6),
+            "after_usd": round(float(simulation.after_usd[row]), 6),
+        }
+        for row in map(int, drawn)
+    ]
