@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -194,12 +195,13 @@ class CachePass:
         ] = []  # stored texts that the verifier read in this lookup, with its verdicts
         self._verdict = functools.lru_cache(_VERIFIED)(lambda a, b: verify([(a, b)]))
 
-    def play(self, visits: Sequence[Visit], tenant: str) -> Iterator[list[Decision]]:
+    def play(self, visits: Iterable[Visit], tenant: str) -> Iterator[list[Decision]]:
         """Decide the requests of one scope, by time, some at once."""
+        coming = iter(visits)
         store = ScopeStore(self._config.limits(tenant), self._text, self._dim, self._config.floor)
         cache = RedisSemanticCache(self._config, store, self._embed, self._verify, self._space, self._threshold)
-        for start in range(0, len(visits), _BLOCK):
-            yield _finished(self._block(cache, store, visits[start : start + _BLOCK]))
+        while block := list(itertools.islice(coming, _BLOCK)):
+            yield _finished(self._block(cache, store, block))
 
     async def _block(self, cache: RedisSemanticCache, store: ScopeStore, block: Sequence[Visit]) -> list[Decision]:
         last = block[-1].time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,18 +55,23 @@ def costs_of(replayed: Replayed, config: GatewayConfig) -> Costs:
     """Price and time every request, as it was and by each tier."""
     numbers = replayed.columns
     prompt, completion, estimated = _tokens(replayed, config)
-    cached = np.nan_to_num(numbers["cached_tokens"])
-    usages = [
-        Usage(int(p), int(c), int(k), bool(b))
-        for p, c, k, b in zip(prompt, completion, cached, numbers["batch"], strict=True)
-    ]
-    days = [datetime.fromtimestamp(stamp, UTC).date() for stamp in numbers["time"]]
     logged = [_logged(name, config) for name in replayed.model.names]
     served = [config.prices()[next(iter(tier.models()))] for tier in config.tiers]
-    before_usd = np.array(
-        [cost_usd(u, logged[m], d) for u, m, d in zip(usages, replayed.model.index, days, strict=True)]
-    )
-    tier_usd = np.array([[cost_usd(u, tariff, d) for tariff in served] for u, d in zip(usages, days, strict=True)])
+    days, day = np.unique((numbers["time"] // 86400).astype(np.int64), return_inverse=True)
+    dates = [date(1970, 1, 1) + timedelta(int(number)) for number in days]
+    counts = prompt, completion, np.nan_to_num(numbers["cached_tokens"]), numbers["batch"]
+
+    def billed(tariffs: Sequence[Tariff], of: NDArray[np.int32]) -> Floats:
+        """Price each request by the tariff that `of` names."""
+        requests = zip(of, day, *counts, strict=True)
+        costs = (
+            cost_usd(Usage(int(asked), int(said), int(cached), bool(batch)), tariffs[i], dates[on])
+            for i, on, asked, said, cached, batch in requests
+        )
+        return np.fromiter(costs, np.float64, len(of))
+
+    before_usd = billed(logged, replayed.model.index)
+    tier_usd = np.stack([billed([tariff], np.zeros_like(replayed.model.index)) for tariff in served], axis=1)
     before_s, models, unknown = _latency(replayed, completion, config)
     tier_s = np.stack([model.first_token_s + completion / model.output_tokens_per_s for model, _ in models.values()], 1)
     for place, tier in enumerate(config.tiers):

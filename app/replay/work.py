@@ -134,7 +134,7 @@ class Decider:
         start, stop = self._scopes[scope : scope + 2]
         rows = self._order[start:stop]
         tenant = self._rows.value("tenant", int(rows[0]))
-        return self._pass.play([self._visit(int(row)) for row in rows], tenant)
+        return self._pass.play((self._visit(int(row)) for row in rows), tenant)
 
     def _visit(self, row: int) -> Visit:
         of = self._visits

@@ -25,7 +25,7 @@ NOON = 1_770_000_000
 
 
 def replayed(count: int = 4, **fields: Any) -> Replayed:
-    """Make a replay of misses to `large`, of 100 and 50 tokens, in 1 s each, an hour apart; `fields` replace columns."""
+    """Make a replay of misses to `large`, of 100 and 50 tokens, in 1 s each, an hour apart; `fields` replace any."""
     ones = np.ones(count)
     columns: dict[str, Any] = {
         "time": NOON + 3600 * np.arange(count),
