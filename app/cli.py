@@ -302,6 +302,17 @@ def bench_cache(
     _report(measure(entries, _say), json_file)
 
 
+@bench_app.command("log")
+def bench_log(
+    file: Annotated[Path, typer.Argument(help="JSONL, for `tierwise replay`.")],
+    requests: Annotated[int, typer.Option(min=1, help="In its month.")] = 20_000,
+) -> None:
+    """A month's log of our own making: 1,344 product prompts, some asked often, all sent to gpt-4-32k."""
+    from app.benchmark.log import write_log
+
+    _report(write_log(file, requests), None)
+
+
 def main() -> None:
     """Run the command; a failure we can name is one line, not a traceback."""
     try:

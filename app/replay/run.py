@@ -27,7 +27,7 @@ _SHARD = 2000  # rows that are enough for a shard of scopes
 _COMPARED = 600  # hits, and as many misses, whose logged answers are compared with another's
 _NUMBERS = (
     *("time", "text_id", "scope", "entry", "semantic", "storable", "tools", "prompt_tokens", "completion_tokens"),
-    *("cached_tokens", "batch", "latency_s", "ok", "prompt_chars", "answer_chars"),
+    *("cached_tokens", "batch", "latency_s", "ok", "prompt_chars", "answer_chars", "file", "line"),
 )
 
 
@@ -66,6 +66,9 @@ class Labels:
     def are(self, wanted: Callable[[str], bool]) -> NDArray[np.bool_]:
         """Say of each row whether its name is wanted."""
         return np.array([wanted(name) for name in self.names], bool)[self.index]
+
+
+_LATER = tuple(name for name in _NUMBERS if name not in ("scope", "entry", "semantic", "storable", "file", "line"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ def play(
         rows = Rows(work.rows)
         numbers, timed = _timed(rows.columns(*_NUMBERS))
         scopes = _arrange(work, numbers)
+        # all that is kept in memory: some hundred bytes a request
+        numbers = {name: _narrow(name, numbers[name]) for name in _LATER}
         laps.end("read")
         scores = _encode(cluster, work, len(work.array("texts")), progress)
         laps.end("embed and score")
@@ -181,17 +186,25 @@ def play(
 
 def _timed(numbers: Columns) -> tuple[Columns, bool]:
     """Give the rows without a time one between their neighbours'; a log without any is taken for a month."""
-    times, place = numbers["time"], np.arange(len(numbers["time"]))
+    times, place = numbers["time"], np.empty(len(numbers["time"]))
+    # in the order of the files and their lines: they are read at the same time, and come mixed
+    place[np.lexsort((numbers["line"], numbers["file"]))] = np.arange(len(place))
     known = np.isfinite(times)
     if known.any():
-        return {**numbers, "time": np.interp(place, place[known], times[known])}, bool(known.all())
+        order = np.argsort(place[known])
+        given = place[known][order], times[known][order]
+        return {**numbers, "time": np.where(known, times, np.interp(place, *given))}, bool(known.all())
     return {**numbers, "time": place * MONTH_S / len(place)}, False
+
+
+def _narrow(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    return column.astype(np.float32) if column.dtype == np.float64 and name != "time" else column
 
 
 def _arrange(work: Work, numbers: Columns) -> list[dict[str, int]]:
     """Write what the workers need, and cut the scopes into shards, the largest first."""
     _, texts, text = np.unique(numbers["text_id"], return_index=True, return_inverse=True)
-    order = np.lexsort((numbers["time"], numbers["scope"]))
+    order = np.lexsort((numbers["line"], numbers["file"], numbers["time"], numbers["scope"]))
     changes = np.flatnonzero(np.diff(numbers["scope"][order])) + 1
     scopes = np.concatenate([[0], changes, [len(order)]])
     work.save(texts=texts, text=text.astype(np.int32), order=order, scopes=scopes)

@@ -32,6 +32,11 @@ def assumptions(simulation: Simulation) -> list[str]:
     )
     if config.cache.threshold is None:
         say("Expected false hits: the calibration's share holds for this log too; exact hits are never wrong.")
+    if len(replayed.compared):
+        say(
+            "Measured false hits: answers in free text are compared by the encoder and the verifier, which is a hint "
+            "and no verdict; look at the samples."
+        )
     found = seen(config.classifier)
     if found:
         say(
