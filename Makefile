@@ -8,7 +8,7 @@ CONFIG ?= configs/local.yaml
 HARDWARE ?= cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: serve test check format setup clean
+.PHONY: serve test check format docs setup clean
 
 serve: setup            ## install, prepare the bundled models, run the gateway of CONFIG
 	@exec $(BIN)/tierwise serve $(CONFIG)
@@ -27,6 +27,9 @@ check:                  ## format, lint, types, import arrows, unit tests
 format:                 ## rewrite the code as `check` wants it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs:                   ## write docs/configuration.md from the configuration's models
+	@$(BIN)/python -m app.config_docs
 
 setup: $(VENV)/.$(HARDWARE)   ## install, and prepare the bundled models
 	@$(BIN)/tierwise prepare

@@ -1,37 +1,41 @@
-"""The OpenAI surface: endpoints, headers and errors over a TrafficController."""
+"""The HTTP surface: endpoints, who asks, and errors, over a TrafficController."""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.api_quality import add_quality
 from app.config import GatewayConfig
 from app.controller import TrafficController
+from app.dialects import ChatDialect, Dialect, EmbeddingsRequest, MessagesDialect, ResponsesDialect, message_error
 from app.errors import (
+    CacheUnavailableError,
     GatewayError,
     InvalidRequestError,
+    ModelNotFoundError,
     PermissionDeniedError,
     RequestTooLargeError,
     UnavailableError,
 )
-from app.protocols import CacheClearer
-from app.schema import ChatRequest, Outcome, PartStatus, Streaming
+from app.protocols import CacheClearer, TextEmbedder
+from app.replies import replayed, streamed, whole
+from app.schema import ChatRequest, Outcome, PartStatus
+from app.shaping import Shaper
 from app.tenants import Tenants
-from app.wire import chunks_of, encode, error_body, fresh, identity, last_user_text, parse_body, parse_feedback
+from app.wire import encode, error_body, last_user_text, parse_feedback
 
 # Who asks what fails, for the log: the request's id and the tenant.
 caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", default=(None, None))
-_DONE = b"data: [DONE]\n\n"
-_SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 def build_api(
@@ -43,6 +47,7 @@ def build_api(
     on_error: Callable[[GatewayError], None] = lambda error: None,
     on_feedback: Callable[[bool], None] = lambda correct: None,
     clearer: CacheClearer | None = None,
+    embedder: TextEmbedder | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -52,40 +57,67 @@ def build_api(
         on_error: Called with every failure that a client sees.
         on_feedback: Called with a client's verdict on a cached answer: whether it was correct.
         clearer: Evicts by scope and by tenant; None where there is no cache.
+        embedder: The cache's encoder; likewise.
     """
+    shaper = Shaper(config.profiles, config.auto_models[0])
     api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+
+    def identified(http: Request) -> tuple[str, str]:
+        """Return the id of the request and the tenant, and leave them for the log."""
+        request_id = _request_id(http)
+        caller.set((request_id, None))
+        tenant = tenants.of(_authorization(http))
+        caller.set((request_id, tenant))
+        return request_id, tenant
+
+    async def ask(http: Request, dialect_of: type[Dialect]) -> Response:
+        request_id, tenant = identified(http)
+        dialect = dialect_of(await _body(http, config.max_body_bytes))
+        request = _chat_request(dialect.body, tenant, http.headers, request_id)
+        request = shaper.shaped(request, http.headers.get("x-tierwise-profile"))
+        if not request.body.get("stream"):
+            return whole(await controller.handle(request), dialect, request_id)
+        answer = await controller.stream(request)
+        if isinstance(answer, Outcome):
+            return replayed(answer, dialect, request_id)
+        return streamed(answer, dialect, request_id, on_error)
 
     @api.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
-        request_id = _request_id(http)
-        caller.set((request_id, None))
-        tenant = tenants.of(http.headers.get("authorization"))
-        caller.set((request_id, tenant))
-        request = _chat_request(await _body(http, config.max_body_bytes), tenant, http.headers, request_id)
-        if not request.body.get("stream"):
-            outcome = await controller.handle(request)
-            return _json(outcome, request_id)
-        include_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
-        answer = await controller.stream(request)
-        if isinstance(answer, Outcome):
-            chunks = chunks_of(_body_of(answer))
-            content = b"".join(map(_event, _without_usage(chunks, include_usage))) + _DONE
-            headers = _SSE | _outcome_headers(answer, request_id)
-            return Response(content, media_type="text/event-stream", headers=headers)
-        return StreamingResponse(
-            _events(answer, include_usage, on_error),
-            media_type="text/event-stream",
-            headers=_SSE | _decision_headers(answer, answer.target, request_id),
-        )
+        return await ask(http, ChatDialect)
+
+    @api.post("/v1/responses")
+    async def responses(http: Request) -> Response:
+        return await ask(http, ResponsesDialect)
+
+    @api.post("/v1/messages")
+    async def messages(http: Request) -> Response:
+        return await ask(http, MessagesDialect)
+
+    @api.post("/v1/embeddings")
+    async def embeddings(http: Request) -> Response:
+        request_id, _ = identified(http)
+        asked = EmbeddingsRequest(await _body(http, config.max_body_bytes), config.cache.embeddings.max_inputs)
+        if embedder is None:
+            raise ModelNotFoundError(
+                "The cache's encoder makes the vectors; set `redis` in the configuration to have it."
+            )
+        try:
+            vectors = await embedder.embed(asked.model, asked.texts)
+        except CacheUnavailableError as error:
+            raise UnavailableError(
+                f"No vectors: {error.message}. Try again in {UnavailableError.retry_after_s} s."
+            ) from error
+        return Response(encode(asked.answer(vectors)), 200, {"x-request-id": request_id}, "application/json")
 
     @api.get("/v1/models")
     async def models(http: Request) -> Response:
-        tenants.of(http.headers.get("authorization"))
+        tenants.of(_authorization(http))
         return JSONResponse({"object": "list", "data": _models(config)})
 
     @api.get("/v1/models/{model:path}")
     async def model(http: Request, model: str) -> Response:
-        tenants.of(http.headers.get("authorization"))
+        tenants.of(_authorization(http))
         for entry in _models(config):
             if entry["id"] == model:
                 return JSONResponse(entry)
@@ -99,7 +131,7 @@ def build_api(
 
     def _owner(http: Request) -> str | None:
         """Return whose entries the key may touch: its tenant's, or everybody's."""
-        authorization = http.headers.get("authorization")
+        authorization = _authorization(http)
         tenant = tenants.of(authorization)
         return None if tenants.is_admin(authorization) else tenant
 
@@ -125,6 +157,8 @@ def build_api(
         on_feedback(report.correct)
         return JSONResponse({"entry": report.entry, "evicted": not report.correct})
 
+    add_quality(api, controller.quality, config, lambda http: _owner(http) is None)
+
     @api.get("/healthz")
     async def healthz() -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
@@ -141,32 +175,42 @@ def build_api(
     @api.exception_handler(GatewayError)
     async def gateway_error(http: Request, error: GatewayError) -> Response:
         on_error(error)
-        headers = {"x-request-id": _request_id(http)}
-        if isinstance(error, UnavailableError):
-            headers["retry-after"] = str(error.retry_after_s)
-        return Response(encode(error_body(error)), error.status_code, headers, "application/json")
+        return _failure(http, error, error.status_code)
 
     @api.exception_handler(HTTPException)
     async def http_error(http: Request, error: HTTPException) -> Response:
         message = error.detail
         if error.status_code in (404, 405) and message in ("Not Found", "Method Not Allowed"):
             message = f"Unknown request URL: {http.method} {http.url.path}. See the README for what there is."
-        body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-        headers = {"x-request-id": _request_id(http)}
-        return JSONResponse({"error": body}, error.status_code, headers)
+        return _failure(http, InvalidRequestError(message), error.status_code)
 
     @api.exception_handler(Exception)
     async def unexpected(http: Request, error: Exception) -> Response:
         failure = GatewayError("The gateway had an error while processing your request.")
         on_error(failure)
-        headers = {"x-request-id": _request_id(http)}
-        return Response(encode(error_body(failure)), failure.status_code, headers, "application/json")
+        return _failure(http, failure, failure.status_code)
 
     return api
 
 
 def _no_entry(entry_id: str) -> HTTPException:
     return HTTPException(404, f"There is no cached answer `{entry_id}`; it may have expired.")
+
+
+def _failure(http: Request, error: GatewayError, status: int) -> Response:
+    """Answer with an error, in the shape that the client's API has."""
+    anthropic = http.url.path.startswith("/v1/messages")
+    body = message_error(error.message, status) if anthropic else error_body(error)
+    headers = {"x-request-id": _request_id(http)}
+    if isinstance(error, UnavailableError):
+        headers["retry-after"] = str(error.retry_after_s)
+    return Response(encode(body), status, headers, "application/json")
+
+
+def _authorization(http: Request) -> str | None:
+    """Return the `Authorization` header; Anthropic's clients may send `x-api-key` in its place."""
+    key = http.headers.get("x-api-key")
+    return http.headers.get("authorization") or (f"Bearer {key}" if key else None)
 
 
 def _request_id(http: Request) -> str:
@@ -186,8 +230,7 @@ async def _body(http: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str], request_id: str) -> ChatRequest:
-    body = parse_body(raw)
+def _chat_request(body: Mapping[str, Any], tenant: str, headers: Mapping[str, str], request_id: str) -> ChatRequest:
     control = headers.get("cache-control", "").lower()
     no_store = "no-store" in control
     max_age = re.search(r"\bmax-age=(\d{1,9})\b", control)
@@ -202,79 +245,13 @@ def _chat_request(raw: bytes, tenant: str, headers: Mapping[str, str], request_i
     )
 
 
-def _json(outcome: Outcome, request_id: str) -> Response:
-    content = encode(_body_of(outcome))
-    return Response(content, headers=_outcome_headers(outcome, request_id), media_type="application/json")
-
-
-def _body_of(outcome: Outcome) -> dict[str, Any]:
-    """Return the completion; an answer that was made for another request gets an identity of its own."""
-    body = outcome.completion.body
-    if outcome.cache.reason == "coalesced":
-        return {**body, **identity()}  # its prompt was read for the two of them: no cached tokens
-    return fresh(body) if outcome.cache.status == "hit" else body
-
-
-def _decision_headers(decision: Outcome | Streaming, target: str, request_id: str) -> dict[str, str]:
-    headers = {
-        "x-request-id": request_id,
-        "x-tierwise-cache": decision.cache.status,
-        "x-tierwise-cache-reason": decision.cache.reason,
-        "x-tierwise-tier": decision.tier,
-        "x-tierwise-model": target,
-        "x-tierwise-route": decision.route,
-    }
-    if decision.score is not None:
-        headers["x-tierwise-score"] = f"{decision.score:.4f}"
-    if decision.cache.similarity is not None:
-        headers["x-tierwise-similarity"] = f"{decision.cache.similarity:.4f}"
-    if decision.cache.evidence is not None:
-        headers["x-tierwise-evidence"] = f"{decision.cache.evidence:.4f}"
-    if decision.cache.entry_id is not None:
-        headers["x-tierwise-cache-entry"] = decision.cache.entry_id
-    return headers
-
-
-def _outcome_headers(outcome: Outcome, request_id: str) -> dict[str, str]:
-    return _decision_headers(outcome, outcome.completion.target, request_id) | {
-        "x-tierwise-cost-usd": f"{outcome.cost_usd:.8f}",
-        "x-tierwise-saved-usd": f"{outcome.saved_usd:.8f}",
-    }
-
-
-def _event(chunk: Mapping[str, Any]) -> bytes:
-    return b"data: " + encode(chunk) + b"\n\n"
-
-
-def _without_usage(chunks: Iterable[dict[str, Any]], include_usage: bool) -> Iterable[dict[str, Any]]:
-    """Drop the usage that the gateway asked for and the client did not."""
-    if include_usage:
-        return chunks
-    return ({k: v for k, v in chunk.items() if k != "usage"} for chunk in chunks if chunk.get("choices"))
-
-
-async def _events(
-    answer: Streaming, include_usage: bool, on_error: Callable[[GatewayError], None]
-) -> AsyncIterator[bytes]:
-    own = identity() if answer.cache.status == "hit" else {}  # a hit: another request's stream
-    try:
-        async for part in answer.parts:
-            chunks = [{**chunk, **own} for chunk in part.chunks]
-            content = b"".join(map(_event, _without_usage(chunks, include_usage)))
-            if content:
-                yield content
-        yield _DONE
-    except GatewayError as error:  # too late for a status: the stream ends with the error
-        on_error(error)
-        yield _event(error_body(error))
-    finally:
-        await answer.parts.aclose()  # a client that went away: stop the upstream as well
-
-
 def _models(config: GatewayConfig) -> list[dict[str, Any]]:
     owners = dict.fromkeys(config.auto_models, "tierwise")
+    owners |= {model: "tierwise" for profile in config.profiles.values() for model in profile.models}
     owners |= {tier.name: "tierwise" for tier in config.tiers}
     owners |= {name: tier.name for tier in config.tiers for name in tier.models()}
+    if config.redis is not None:
+        owners |= dict.fromkeys(config.cache.embeddings.names(config.cache.embedder.model), "cache")
     created = _STARTED
     return [{"id": name, "object": "model", "created": created, "owned_by": owner} for name, owner in owners.items()]
 

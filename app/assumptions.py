@@ -10,7 +10,12 @@ from app.section import Section
 
 
 class LatencyModel(Section):
-    """How long an answer takes: until its first token, and then by its tokens."""
+    """How long an answer takes.
+
+    Attributes:
+        first_token_s: Until its first token,
+        output_tokens_per_s: and then so many a second.
+    """
 
     first_token_s: NonNegativeFloat
     output_tokens_per_s: PositiveFloat

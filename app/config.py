@@ -10,14 +10,16 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from app.admission import OverloadConfig
 from app.assumptions import Assumptions
 from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
 from app.errors import ConfigError
 from app.pricing import GivenPrice, ListedPrice, Tariff
-from app.routing import TierConfig
+from app.routing import RoutingConfig, TierConfig, Tiers
 from app.section import Section
+from app.shaping import ProfileConfig
 from app.tenants import OpenTenants, TenantsConfig, check_address
 
 
@@ -30,6 +32,9 @@ class GatewayConfig(Section):
         cache: What is cached.
         classifier: What scores difficulty.
         tiers: By rising `max_score`, the last at 1.0.
+        routing: What decides beside the score.
+        profiles: Shapes of requests, by name.
+        overload: How much may be under way at once, and who goes first.
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
         price_list: Prices of models that have none of their own, in place of the list prices; also of those in logs.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
@@ -43,7 +48,10 @@ class GatewayConfig(Section):
     cache: CacheConfig = CacheConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)]
-    auto_models: tuple[str, ...] = ("auto",)
+    routing: RoutingConfig = RoutingConfig()
+    profiles: Mapping[str, ProfileConfig] = {}
+    overload: OverloadConfig = OverloadConfig()
+    auto_models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     price_list: Mapping[str, GivenPrice] = {}
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
@@ -71,12 +79,31 @@ class GatewayConfig(Section):
                 raise ValueError(f"classifier.calibration: was made for tiers with `max_score` {list(made_for)}")
         if unknown := self.replay.latency.keys() - set(names):
             raise ValueError(f"replay.latency: there is no tier `{min(unknown)}`")
-        judge = self.cache.audit.judge
-        if judge is not None and judge not in (*names, *self.prices()):
-            raise ValueError(f"cache.audit.judge: `{judge}` is neither a tier nor one of the models")
+        for key, judge in (("cache.audit", self.cache.audit.judge), ("routing.quality", self.routing.quality.judge)):
+            if judge is not None and judge not in (*names, *self.prices()):
+                raise ValueError(f"{key}.judge: `{judge}` is neither a tier nor one of the models")
+        for tenant, bounds in self.routing.tenants.items():
+            if wrong := bounds.check(names):
+                raise ValueError(f"routing.tenants.{tenant}.{wrong}")
+        self._check_profiles(names)
+        if self.routing.top_share is not None and len(names) == 1:
+            raise ValueError("routing.top_share: there is only one tier")
         if self.baseline is not None and self.baseline not in self.prices():
             raise ValueError(f"baseline: `{self.baseline}` is none of the models: {', '.join(self.prices())}")
         return self
+
+    def _check_profiles(self, tiers: list[str]) -> None:
+        taken = {*self.auto_models, *tiers, *self.prices()}
+        for name, profile in self.profiles.items():
+            for tier in profile.tiers:
+                if tier not in tiers:
+                    raise ValueError(f"profiles.{name}.tiers: there is no tier `{tier}`")
+            for model in profile.models:
+                if model in taken:
+                    raise ValueError(
+                        f"profiles.{name}.models: `{model}` is a model, a tier or another profile's already"
+                    )
+                taken.add(model)
 
     def prices(self) -> dict[str, Tariff]:
         """Map every configured model to its price."""
@@ -98,12 +125,23 @@ class GatewayConfig(Section):
         """Map each tier whose keys are not in the environment to the tier that answers in its place."""
         return {tier.name: tier.stand_in for tier in self.tiers if tier.stand_in and tier.missing_keys()}
 
-    def tool_tiers(self) -> frozenset[str]:
-        """Name the tiers that take requests with `tools`: API tiers, and local models that are set up for it."""
+    def routable_tiers(self) -> Tiers:
+        """Return the tiers with what they take now: while another stands in for one, what that one takes."""
         stand_ins = self.stand_ins()
-        served_by = {tier.name: stand_ins.get(tier.name, tier.name) for tier in self.tiers}
-        able = {tier.name for tier in self.tiers if tier.llm is None or tier.llm.tools}
-        return frozenset(name for name, server in served_by.items() if server in able)
+        servers = {tier.name: tier for tier in self.tiers}
+        return tuple(
+            tier.model_copy(update={"abilities": server.takes(), "context_tokens": server.window()})
+            for tier in self.tiers
+            for server in [servers[stand_ins.get(tier.name, tier.name)]]
+        )
+
+    def quality_kept(self) -> float:
+        """Return the promised share of routed requests whose answer is as good as the best tier's."""
+        if self.routing.quality.kept is not None:
+            return self.routing.quality.kept
+        file = self.classifier.calibration
+        promised = None if file is None else RouterCalibration.load(file.expanduser()).quality
+        return promised or 0.95
 
     def timeout_s(self, tier_name: str) -> float:
         """Return the longest wait for a tier: all its targets in turn, and a little for the way."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from app.admission import Admission
+from app.asking import Asked, Asker
+from app.background import Background
 from app.cache import cache_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
 from app.cache.coalesce import Coalescer, Event
@@ -18,16 +21,16 @@ from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
 from app.errors import (
     CacheUnavailableError,
-    ClassifierUnavailableError,
-    ContextLengthError,
-    InvalidRequestError,
-    UnavailableError,
     UpstreamError,
 )
 from app.pricing import cost_usd
-from app.protocols import ChatProvider, ComplexityClassifier, ExactCache, FlightRelay, SemanticCache
-from app.routing import TierConfig, pinned, plan
+from app.protocols import ChatProvider, ComplexityClassifier, Conversations, ExactCache, FlightRelay, SemanticCache
+from app.quality.audit import QualityAuditor, QualityBounds, QualityCheck
+from app.quality.judge import preferred_by
+from app.router import Router
+from app.routing import Route, TierConfig, pinned
 from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
+from app.shaping.schema import Fate, fault, structured
 from app.wire import ChunkAssembler
 
 log = logging.getLogger(__name__)
@@ -41,16 +44,31 @@ class _Call:
     """A request that the exact cache did not answer, and what its own call made of it.
 
     Attributes:
-        begun: Once its call streams: the tier, the model, the lookup, the score, the attempts and the route.
-        outcome: Of its call. Both stay None when another request's call gives the answer.
+        route: Where its call goes.
+        cascade: What became of the cheaper tier's answer: `kept`, or why it was not; None if it was not asked.
+        tried_usd: What that answer cost, if it was not kept.
+        wasted_usd: What answers cost that were not the JSON asked for, or cut.
+        schema: What became of the answer, where JSON was asked for.
+        begun: Once its call streams, what a Streaming holds before its parts.
+        outcome: Of its call. Route, begun and outcome stay None when another request's call gives the answer.
     """
 
     request: ChatRequest
     key: CacheKey | None
     lookup: CacheLookup
     started: float
-    begun: tuple[str, str, CacheLookup, float | None, int, str] | None = None
+    route: Route | None = None
+    cascade: str | None = None
+    tried_usd: float = 0.0
+    wasted_usd: float = 0.0
+    schema: Fate | None = None
+    begun: tuple[str, str, CacheLookup, float | None, int, str, str | None] | None = None
     outcome: Outcome | None = None
+
+    @property
+    def tried_in_vain(self) -> bool:
+        """Whether a cheaper tier was asked whose answer was not kept."""
+        return self.cascade not in (None, "kept")
 
 
 class TrafficController:
@@ -65,6 +83,9 @@ class TrafficController:
         relay: Tells other replicas of calls under way; None coalesces within this one.
         bounds: Counts the checks of hits; None leaves them unchecked.
         on_audit: Called with every such check.
+        conversations: Remembers the tier that each has reached; None lets every turn stand for itself.
+        quality: Counts the checks of answers routed down; None leaves them unchecked.
+        on_check: Called with every such check.
     """
 
     def __init__(
@@ -80,21 +101,25 @@ class TrafficController:
         relay: FlightRelay | None = None,
         bounds: Bounds | None = None,
         on_audit: Callable[[Audit], None] = lambda audit: None,
+        conversations: Conversations | None = None,
+        quality: QualityBounds | None = None,
+        on_check: Callable[[QualityCheck], None] = lambda check: None,
     ) -> None:
         self._config = config
         self._exact = exact
         self._cache = cache
-        self._classifier = classifier
-        self._providers = providers
+        self._router = Router(config, classifier, conversations, quality)
         self._on_end = on_end
         self._clock = clock
         self._now = now
         self._prices = config.prices()
         self._baseline = config.baseline_price()
-        self._tool_tiers = config.tool_tiers()
+        local = {tier.name for tier in config.tiers if tier.llm} | config.stand_ins().keys()
+        self._asker = Asker(providers, self._prices, local)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
-        self._writes: set[asyncio.Task[None]] = set()
+        self._admission = Admission(config.overload)
+        self._writes = Background()
         self._auditor: Auditor | None = None
         if exact is not None and cache is not None and bounds is not None:
             self._auditor = Auditor(
@@ -106,6 +131,18 @@ class TrafficController:
                 lambda request, completion: storable(request, completion, config.cache),
                 judge_by(self._judged, config.cache.audit.judge) if config.cache.audit.judge else None,
                 on_audit,
+            )
+        self.quality: QualityAuditor | None = None
+        best = config.tiers[-1]
+        if quality is not None and best.name not in config.stand_ins():
+            judge = config.routing.quality.judge
+            self.quality = QualityAuditor(
+                config.routing.quality,
+                quality,
+                best.name,
+                self._by_the_best,
+                preferred_by(self._judged, judge) if judge else None,
+                on_check,
             )
 
     async def handle(self, request: ChatRequest) -> Outcome:
@@ -136,25 +173,23 @@ class TrafficController:
         if isinstance(first, Outcome):
             await events.aclose()
             return self._concluded(call, first)
-        begun = call.begun or ("cache", first.target, _COALESCED, None, 0, "cache")
+        begun = call.begun or ("cache", first.target, _COALESCED, None, 0, "cache", None)
         return Streaming(*begun, self._parts(call, first, events))
 
     async def drain(self) -> None:
         """Wait for the calls, the cache writes and the checks under way."""
         if self._coalescer is not None:
             await self._coalescer.drain()
-        await asyncio.gather(*self._writes, return_exceptions=True)
-        if self._auditor is not None:
-            await self._auditor.drain()
-
-    def _check_model(self, request: ChatRequest) -> None:
-        if request.model not in self._config.auto_models:
-            pinned(request.model, self._config.tiers)
+        await self._writes.drain()
+        await self._router.drain()
+        for auditor in (self._auditor, self.quality):
+            if auditor is not None:
+                await auditor.drain()
 
     async def _begin(self, request: ChatRequest) -> _Call:
         """Check the model and look for exactly this request."""
         started = self._clock()
-        self._check_model(request)
+        self._router.candidates(request)  # an unknown model is refused before anything is looked up
         if self._exact is None:
             return _Call(request, None, CacheLookup("bypass", "no cache"), started)
         key = cache_key(request.body, request.tenant)
@@ -221,32 +256,40 @@ class TrafficController:
 
     async def _past_the_cache(self, request: ChatRequest) -> Fresh:
         """Answer a request by the tiers, in one piece, to check what the cache answered."""
-        body = {name: value for name, value in request.body.items() if name not in ("stream", "stream_options")}
-        whole = replace(request, body=body)
-        tiers, _, route = await self._route(whole)
-        completion, _, _ = await self._first_answer(
-            tiers, lambda tier: self._providers[tier.name].complete(_addressed(whole, tier, route))
-        )
-        return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
+        route = await self._router.route(request)
+        return _fresh(await self._asker.whole(request, route.tiers, pinned=route.reason == "pinned"))
+
+    async def _by_the_best(self, request: ChatRequest) -> Fresh:
+        """Answer a request by the best tier, in one piece, to check what a cheaper one answered."""
+        return _fresh(await self._asker.whole(request, self._config.tiers[-1:]))
 
     async def _judged(self, body: Mapping[str, Any]) -> Fresh:
-        (tier,) = pinned(str(body["model"]), self._config.tiers)
-        completion = await self._providers[tier.name].complete(body)
-        return Fresh(completion, cost_usd(completion.usage, self._prices[completion.target]))
+        return _fresh(await self._asker.complete(pinned(str(body["model"]), self._config.tiers), body))
 
     def _events(self, call: _Call, streamed: bool) -> AsyncGenerator[Event, None]:
         """Ask, or follow an identical request that does: only one that the cache could have answered."""
         if self._coalescer is None or call.key is None or call.lookup.status != "miss":
             return self._ask(call, streamed)
-        max_age_s, model = call.request.max_age_s, call.request.model
+        max_age_s = call.request.max_age_s
         # a hit may be too old for one client and not for another; the entry is the text's digest
         entry = call.key.entry if max_age_s is None else f"{call.key.entry}:{max_age_s:g}"
         key = replace(call.key, entry=entry, text="")
-        tiers = self._config.tiers if model in self._config.auto_models else pinned(model, self._config.tiers)
-        patience_s = sum(self._timeouts_s[tier.name] for tier in tiers)  # what its own call may take
+        # what its own call may take
+        patience_s = self._config.overload.max_wait_s + sum(
+            self._timeouts_s[tier.name] for tier in self._router.candidates(call.request)
+        )
         return self._coalescer.events(key, lambda stored: self._ask(call, streamed, stored), streamed, patience_s)
 
     async def _ask(self, call: _Call, streamed: bool, stored: bool = False) -> AsyncGenerator[Event, None]:
+        """Make the request's own call, once there is room for it."""
+        async with (
+            self._admission.slot(call.request.tenant),
+            aclosing(self._answer(call, streamed, stored)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    async def _answer(self, call: _Call, streamed: bool, stored: bool) -> AsyncGenerator[Event, None]:
         """Look by meaning, else ask a tier and store its answer: the parts of a stream, then the Outcome.
 
         Args:
@@ -259,27 +302,37 @@ class TrafficController:
             call.outcome = self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
             yield call.outcome
             return
-        async with aclosing(self._ask_streamed(call) if streamed else self._ask_plainly(call)) as events:
+        call.route = route = await self._router.route(call.request)
+        kept = await self._try_cheaper(call, route.cheaper) if route.cheaper else None
+        asked = self._ask_streamed(call, route) if streamed and kept is None else self._ask_plainly(call, route, kept)
+        async with aclosing(asked) as events:
             async for event in events:
                 yield event
 
-    async def _ask_plainly(self, call: _Call) -> AsyncGenerator[Event, None]:
-        tiers, score, route = await self._route(call.request)
-        completion, tier, attempts = await self._first_answer(
-            tiers, lambda tier: self._providers[tier.name].complete(_addressed(call.request, tier, route))
-        )
-        write = self._store_later(call, completion, tier)
-        call.outcome = self._end(self._answered(call, completion, tier, score, route, attempts))
-        yield call.outcome
+    async def _try_cheaper(self, call: _Call, tier: TierConfig) -> Asked | None:
+        """Ask the tier below a near cut point; its answer is kept only if it passes the checks of a cascade."""
+        probability = self._config.routing.cascade.min_token_probability
+        asked, call.cascade = await self._asker.cheaper(call.request, tier, probability)
+        if call.cascade == "kept":
+            return asked
+        call.tried_usd = asked.cost_usd + asked.wasted_usd if asked else 0.0
+        return None
+
+    async def _ask_plainly(self, call: _Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
+        asked = kept or await self._asker.whole(call.request, route.tiers, pinned=route.reason == "pinned")
+        call.schema, call.wasted_usd = asked.schema, asked.wasted_usd
+        write = self._given(call, asked.completion, asked.tier, asked.attempts + call.tried_in_vain)
+        if call.outcome is not None:
+            yield call.outcome
         if write is not None:
             await write
 
-    async def _ask_streamed(self, call: _Call) -> AsyncGenerator[Event, None]:
-        tiers, score, route = await self._route(call.request)
-        (first, rest), tier, attempts = await self._first_answer(
-            tiers, lambda tier: _opened(self._providers[tier.name].stream(_addressed(call.request, tier, route)))
+    async def _ask_streamed(self, call: _Call, route: Route) -> AsyncGenerator[Event, None]:
+        (first, rest), tier, attempts = await self._asker.opened(
+            call.request, route.tiers, pinned=route.reason == "pinned"
         )
-        call.begun = (tier.name, first.target, call.lookup, score, attempts, route)
+        attempts += call.tried_in_vain
+        call.begun = (tier.name, first.target, call.lookup, route.score, attempts, route.reason, call.cascade)
         assembler = ChunkAssembler()
         finished = False
         try:
@@ -293,9 +346,14 @@ class TrafficController:
         finally:
             await rest.aclose()
             completion = Completion(assembler.completion(), first.target)
-            write = self._store_later(call, completion, tier) if finished else None
-            call.outcome = self._end(self._answered(call, completion, tier, score, route, attempts, finished))
-        yield call.outcome
+            wrong = fault(call.request.body, completion.body) if finished else None
+            if finished and structured(call.request.body):
+                call.schema = "invalid" if wrong else "valid"
+            write = self._given(call, completion, tier, attempts, finished and wrong is None)
+        if wrong is not None:
+            raise UpstreamError(f"the answer cannot be used: {wrong}", tier.name)
+        if call.outcome is not None:
+            yield call.outcome
         if write is not None:
             await write
 
@@ -314,45 +372,6 @@ class TrafficController:
             await events.aclose()
             if call.begun is None:
                 self._end(self._coalesced(call, event) if isinstance(event, Outcome) else self._cut_off(call, came))
-
-    async def _route(self, request: ChatRequest) -> tuple[tuple[TierConfig, ...], float | None, str]:
-        """Return the tiers to try, the score and why. A classifier that is down costs the top tier."""
-        tiers = self._config.tiers
-        if request.model not in self._config.auto_models:
-            return self._able(request, pinned(request.model, tiers)), None, "pinned"
-        try:
-            score = await self._classifier.score(request.prompt)
-        except ClassifierUnavailableError as error:
-            log.warning("classifier unavailable, asking the top tier: %s", error.message)
-            return self._able(request, tiers[-1:]), None, "unclassified"
-        return self._able(request, plan(score, tiers)), score, "score"
-
-    def _able(self, request: ChatRequest, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
-        """Leave out the tiers that cannot call tools, if the request has any."""
-        if not request.body.get("tools"):
-            return tiers
-        able = tuple(tier for tier in tiers if tier.name in self._tool_tiers)
-        if not able:
-            names = ", ".join(sorted(self._tool_tiers)) or "none that is configured; set the API key of one"
-            raise InvalidRequestError(f"`tools` are not supported here. Tiers that support them: {names}.", "tools")
-        return able
-
-    async def _first_answer(
-        self, tiers: tuple[TierConfig, ...], ask: Callable[[TierConfig], Coroutine[Any, Any, T]]
-    ) -> tuple[T, TierConfig, int]:
-        """Ask the tiers in turn; a prompt too long for one goes to the next as well."""
-        too_long: ContextLengthError | None = None
-        for attempt, tier in enumerate(tiers, 1):
-            try:
-                return await ask(tier), tier, attempt
-            except UpstreamError as error:
-                log.warning("tier %s failed: %s", tier.name, error.message)
-            except ContextLengthError as error:
-                too_long = error
-        if too_long is not None:
-            raise too_long
-        names = ", ".join(tier.name for tier in tiers)
-        raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
 
     def _concluded(self, call: _Call, outcome: Outcome) -> Outcome:
         """Return the request's outcome: that of its own call, or one that follows from another's."""
@@ -377,27 +396,50 @@ class TrafficController:
     def _hit(self, call: _Call, lookup: CacheLookup, completion: Completion) -> Outcome:
         if self._auditor is not None and call.key is not None:
             self._auditor.hit(call.request, call.key, lookup)
+        if lookup.entry is not None and lookup.reason != "exact":  # the very same turn was noted when it was answered
+            self._router.answered(call.request, completion, lookup.entry.tier)
         saved = cost_usd(completion.usage, self._baseline)
         latency_s = self._clock() - call.started
         who = (call.request.tenant, call.request.request_id)
         return Outcome(completion, "cache", lookup, None, 0, 0.0, saved, latency_s, "cache", True, *who)
 
+    def _given(
+        self, call: _Call, completion: Completion, tier: TierConfig, attempts: int, finished: bool = True
+    ) -> asyncio.Task[None] | None:
+        """Account for a tier's answer; store it, remember its tier and have it checked, off the path."""
+        assert call.route is not None
+        call.outcome = self._end(self._answered(call, call.route, completion, tier, attempts, finished))
+        if not finished:
+            return None
+        self._router.answered(call.request, completion, tier.name)
+        if self.quality is not None and call.route.score is not None:
+            self.quality.answered(call.request, tier.name, completion)
+        return self._store_later(call, completion, tier)
+
     def _answered(
-        self,
-        call: _Call,
-        completion: Completion,
-        tier: TierConfig,
-        score: float | None,
-        route: str,
-        attempts: int,
-        finished: bool = True,
+        self, call: _Call, route: Route, completion: Completion, tier: TierConfig, attempts: int, finished: bool
     ) -> Outcome:
-        cost = cost_usd(completion.usage, self._prices[completion.target])
-        saved = cost_usd(completion.usage, self._baseline) - cost
-        latency_s = self._clock() - call.started
-        who = (call.request.tenant, call.request.request_id)
+        usage = completion.usage
+        answer_usd = cost_usd(usage, self._prices[completion.target])
+        cost = answer_usd + call.tried_usd + call.wasted_usd
+        dearer_usd = cost_usd(usage, self._prices[next(iter(route.tiers[0].models()))])
+        cascade_saved = dearer_usd - answer_usd if call.cascade == "kept" else -call.tried_usd
         return Outcome(
-            completion, tier.name, call.lookup, score, attempts, cost, saved, latency_s, route, finished, *who
+            completion,
+            tier.name,
+            call.lookup,
+            route.score,
+            attempts,
+            cost,
+            cost_usd(usage, self._baseline) - cost,
+            self._clock() - call.started,
+            route.reason,
+            finished,
+            call.request.tenant,
+            call.request.request_id,
+            call.cascade,
+            cascade_saved,
+            call.schema,
         )
 
     def _end(self, outcome: Outcome) -> Outcome:
@@ -412,10 +454,7 @@ class TrafficController:
         if self._auditor is not None:
             self._auditor.miss(request, key, call.lookup, completion)
         entry = CacheEntry(key.text, completion, tier.name, request.tenant, self._now())
-        task = asyncio.create_task(self._write(self._exact, key, entry, call.lookup))
-        self._writes.add(task)  # the event loop alone would keep only a weak reference
-        task.add_done_callback(self._writes.discard)
-        return task
+        return self._writes.start(self._write(self._exact, key, entry, call.lookup))
 
     @staticmethod
     async def _write(exact: ExactCache, key: CacheKey, entry: CacheEntry, lookup: CacheLookup) -> None:
@@ -425,19 +464,5 @@ class TrafficController:
             log.warning("an answer was not cached: %s", error.message)
 
 
-def _addressed(request: ChatRequest, tier: TierConfig, route: str) -> Mapping[str, Any]:
-    """Name the tier as the model of a routed request: any of its targets may answer."""
-    return request.body if route == "pinned" else {**request.body, "model": tier.name}
-
-
-async def _opened(
-    stream: AsyncGenerator[StreamPart, None],
-) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
-    """Wait for a stream's first part, so that a failure before it can still go to another tier."""
-    try:
-        return await anext(stream), stream
-    except StopAsyncIteration:
-        raise UpstreamError("the stream ended before its first chunk", "stream") from None
-    except BaseException:
-        await stream.aclose()
-        raise
+def _fresh(asked: Asked) -> Fresh:
+    return Fresh(asked.completion, asked.cost_usd + asked.wasted_usd)

@@ -9,6 +9,7 @@ GatewayError
 ├── AuthenticationError          401
 ├── PermissionDeniedError        403
 ├── UnavailableError             503  no tier answered
+│   └── OverloadedError          503  more is under way than may be
 ├── UpstreamError                502  one provider did not answer
 │   └── UpstreamTimeoutError     504
 ├── CacheUnavailableError             costs a miss
@@ -95,6 +96,15 @@ class UnavailableError(GatewayError):
     status_code = 503
     type = "service_unavailable"
     retry_after_s: ClassVar[int] = 5
+
+
+class OverloadedError(UnavailableError):
+    """The gateway has as much under way as it may."""
+
+    retry_after_s = 1
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = "overloaded") -> None:
+        super().__init__(message, param, code)
 
 
 class UpstreamError(GatewayError):

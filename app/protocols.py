@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.schema import CacheEntry, CacheKey, CacheLookup, Completion, Embedding, StreamPart
+from app.schema import CacheEntry, CacheKey, CacheLookup, Completion, Embedding, StreamPart, Vectors
 
 
 class Embedder(Protocol):
@@ -21,6 +21,28 @@ class Embedder(Protocol):
 
         Returns:
             `(len(texts), dim)`, rows of L2 norm 1.
+        """
+        ...
+
+    def measure(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """Embed whole texts, and count their tokens; blocks the calling thread.
+
+        Raises:
+            InvalidRequestError: A text is longer than the encoder reads.
+        """
+        ...
+
+
+class TextEmbedder(Protocol):
+    """Texts to vectors, for clients."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        """Embed whole texts.
+
+        Raises:
+            ModelNotFoundError: The encoder has no such name.
+            InvalidRequestError: A text is longer than the encoder reads.
+            CacheUnavailableError: The encoder did not answer.
         """
         ...
 
@@ -89,6 +111,26 @@ class SemanticCache(Protocol):
 
         Raises:
             CacheUnavailableError: The embedder or the verifier did not answer.
+        """
+        ...
+
+
+class Conversations(Protocol):
+    """Which tier each conversation has reached."""
+
+    async def tier(self, name: str) -> str | None:
+        """Return the tier that a conversation has reached; None if it is not known.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
+        """
+        ...
+
+    async def remember(self, name: str, tier: str) -> None:
+        """Note the tier that a conversation has reached.
+
+        Raises:
+            CacheUnavailableError: The store did not answer.
         """
         ...
 

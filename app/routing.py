@@ -1,15 +1,27 @@
-"""Which tiers to try, in order, for a score or for a model asked for by name."""
+"""Which tiers to try, in order, for a score or for a model asked for by name: pure functions, and what they read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from app.errors import ModelNotFoundError
+from app.cascade import CascadeConfig
+from app.errors import InvalidRequestError, ModelNotFoundError
 from app.pricing import GivenPrice, ListedPrice, Price, Tariff
 from app.providers import ProviderConfig
+from app.quality import QualityConfig
 from app.section import Section
+from app.shaping.tokens import count_tokens
+
+Ability = Literal["tools", "vision", "audio", "files"]
+Tiers = tuple["TierConfig", ...]
+_ABILITIES: frozenset[Ability] = frozenset(get_args(Ability))
+_LOCAL_CONTEXT = 4096  # of a local model whose `engine` does not say
+_CHARS_A_TOKEN = 4
 
 
 class LocalLLMConfig(Section):
@@ -22,7 +34,6 @@ class LocalLLMConfig(Section):
         cpus: CPUs that Ray sets aside for a replica; a GPU's replica has them beside it.
         gpu_fraction: Share of one GPU that a replica is pinned to; the engine takes nine tenths of that memory.
         engine: vLLM engine arguments (`max_model_len`, `dtype`, ...).
-        tools: Whether requests with `tools` may come here; needs `engine` arguments that turn on tool parsing.
         env: Environment of the replica.
         timeout_s: Longest wait for a whole answer, and for each chunk of a streamed one.
         price: What its tokens cost, or what the rented GPU costs and makes; by default nothing.
@@ -34,7 +45,6 @@ class LocalLLMConfig(Section):
     cpus: PositiveFloat = 1
     gpu_fraction: Annotated[float, Field(gt=0, le=8)] = 1.0
     engine: dict[str, Any] = {}
-    tools: bool = False
     env: dict[str, str] = {}
     timeout_s: PositiveFloat = 120
     price: GivenPrice = Price()
@@ -43,6 +53,11 @@ class LocalLLMConfig(Section):
     def target(self) -> str:
         """The name that clients and answers use."""
         return self.name or self.model.rpartition("/")[2].rpartition(":")[2]
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the longest prompt and answer together."""
+        return int(self.engine.get("max_model_len", _LOCAL_CONTEXT))
 
 
 class TierConfig(Section):
@@ -54,6 +69,9 @@ class TierConfig(Section):
         llm: A local model, or
         targets: API models, in the order they are tried.
         stand_in: The tier with a local model that answers while no target has its key in the environment.
+        abilities: What it takes beside text: `tools`, `vision`, `audio`, `files`. By default all of an API tier, and
+            none of a local one, whose `engine` needs arguments that turn on the parsing of tools.
+        context_tokens: Longest prompt and answer together; by default a local model's `max_model_len`.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -61,6 +79,8 @@ class TierConfig(Section):
     llm: LocalLLMConfig | None = None
     targets: tuple[ProviderConfig, ...] = ()
     stand_in: str | None = None
+    abilities: frozenset[Ability] | None = None
+    context_tokens: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -79,6 +99,14 @@ class TierConfig(Section):
             return {self.llm.target: self.llm.price}
         return {target.model: target.price or ListedPrice(model=target.model) for target in self.targets}
 
+    def takes(self) -> frozenset[Ability]:
+        """Name what it takes beside text."""
+        return (frozenset() if self.llm else _ABILITIES) if self.abilities is None else self.abilities
+
+    def window(self) -> float:
+        """Return the tokens of the longest prompt and answer together; infinite where that is not known."""
+        return self.context_tokens or (self.llm.context_tokens if self.llm else float("inf"))
+
     def missing_keys(self) -> list[str]:
         """Name the environment variables without which no target can be asked; empty when one can."""
         if self.llm or any(target.available() for target in self.targets):
@@ -86,7 +114,138 @@ class TierConfig(Section):
         return sorted({target.api_key_env for target in self.targets if target.api_key_env})
 
 
-def plan(score: float, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
+class TierBounds(Section):
+    """Where a tenant's routed requests may go.
+
+    Attributes:
+        floor: The least tier.
+        ceiling: The best tier; those above it do not exist for the tenant.
+        cuts: Its own cut points, in place of the `max_score` of every tier but the last.
+    """
+
+    floor: str | None = None
+    ceiling: str | None = None
+    cuts: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
+
+    def permitted(self, tiers: Tiers) -> Tiers:
+        """Leave out the tiers above the ceiling."""
+        return tiers[: _position(self.ceiling, tiers, len(tiers) - 1) + 1]
+
+    def check(self, names: Sequence[str]) -> str | None:
+        """Return what is wrong with it for tiers of these names, if anything is."""
+        for key, name in (("floor", self.floor), ("ceiling", self.ceiling)):
+            if name is not None and name not in names:
+                return f"{key}: there is no tier `{name}`"
+        if self.floor and self.ceiling and names.index(self.floor) > names.index(self.ceiling):
+            return "floor: is above the ceiling"
+        if self.cuts is not None and (len(self.cuts) != len(names) - 1 or list(self.cuts) != sorted(self.cuts)):
+            return f"cuts: must be {len(names) - 1} rising numbers, one for each tier but the last"
+        return None
+
+
+ANYWHERE = TierBounds()
+
+
+class RoutingConfig(Section):
+    """The policy around the score.
+
+    Attributes:
+        tenants: Bounds by tenant.
+        top_share: Share of the routed requests that the best tier is to get, held by moving the last cut point; those
+            of tenants with `cuts` of their own do not count. Quality comes first: its checks may still lower the cut.
+        conversation_ttl_s: How long a conversation's tier is remembered, so that its next turn does not fall below it;
+            0 lets every turn stand for itself. It takes Redis.
+        quality: How the quality kept is watched.
+        cascade: Whether the cheaper tier is tried first near a cut point.
+    """
+
+    tenants: Mapping[str, TierBounds] = {}
+    top_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    conversation_ttl_s: NonNegativeInt = 24 * 3600
+    quality: QualityConfig = QualityConfig()
+    cascade: CascadeConfig = CascadeConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a request asks of the tier that answers it.
+
+    Attributes:
+        tokens: Of its prompt, without what a chat template adds, and of the longest answer that it asks for.
+        abilities: What it takes beside text.
+        tiers: The only ones that its profile lets answer; empty for all.
+    """
+
+    tokens: int = 0
+    abilities: frozenset[Ability] = frozenset()
+    tiers: frozenset[str] = frozenset()
+
+    def unmet(self, tier: TierConfig) -> str | None:
+        """Name a need that the tier does not meet: an ability, the `profile`, or `context`."""
+        lacking = sorted(self.abilities - tier.takes())
+        if lacking:
+            return lacking[0]
+        if self.tiers and tier.name not in self.tiers:
+            return "profile"
+        return "context" if self.tokens > tier.window() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The tiers to try, in order, and why.
+
+    Attributes:
+        tiers: At least one.
+        score: Difficulty in [0, 1], or None when nothing was scored.
+        reason: What decided on the first tier: `score`, `pinned`, or `unclassified` when the classifier was down; else
+            what moved it from where the score alone would have it: `share` (`routing.top_share`), `quality` (checks
+            found too many bad answers), `floor`, `conversation`, `ceiling`, an ability that the tier lacks, `profile`,
+            `context`.
+        cheaper: The tier below the first, where the score is so near its cut point that it may be tried before.
+    """
+
+    tiers: Tiers
+    score: float | None
+    reason: str
+    cheaper: TierConfig | None = None
+
+
+def needs_of(body: Mapping[str, Any], narrowest: TierConfig | None = None, tiers: Sequence[str] = ()) -> Needs:
+    """Read off a chat request what a tier must take to answer it.
+
+    Args:
+        narrowest: The tier of the shortest context: a prompt that may pass it is counted by its tokenizer, others are
+            estimated.
+        tiers: The only ones that its profile lets answer; empty for all.
+    """
+    abilities: set[Ability] = {"tools"} if body.get("tools") or body.get("functions") else set()
+    texts = []
+    for message in body["messages"]:
+        content = message.get("content")
+        if isinstance(content, str):
+            texts.append(content)
+        for part in content if isinstance(content, list) else ():
+            texts.append(part.get("text") or "")
+            if ability := _PARTS.get(part.get("type")):
+                abilities.add(ability)
+    answer = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+    chars = sum(map(len, texts))
+    prompt = chars // _CHARS_A_TOKEN
+    if narrowest is not None and chars + answer > narrowest.window():  # hardly any text has more tokens than letters
+        model = next(iter(narrowest.models()))
+        prompt = sum(count_tokens(text, model) for text in texts)
+    return Needs(prompt + answer, frozenset(abilities), frozenset(tiers))
+
+
+_PARTS: Mapping[Any, Ability] = {"image_url": "vision", "input_audio": "audio", "file": "files"}
+
+
+def cut_points(tiers: Tiers) -> tuple[float, ...]:
+    """Return the scores from which the next tier is asked: one fewer than the tiers, rising."""
+    return tuple(tier.max_score for tier in tiers[:-1])
+
+
+def plan(score: float, tiers: Tiers) -> Tiers:
     """Order the tiers to try for a prompt of difficulty `score`.
 
     The cheapest tier whose ceiling is above the score comes first, then the stronger
@@ -99,13 +258,93 @@ def plan(score: float, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
     Returns:
         A non-empty suffix of `tiers`.
     """
-    for i, tier in enumerate(tiers[:-1]):
-        if score < tier.max_score:
-            return tiers[i:]
-    return tiers[-1:]
+    return tiers[bisect_right(cut_points(tiers), score) :]
 
 
-def pinned(model: str, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
+def route(
+    score: float | None,
+    needs: Needs,
+    tiers: Tiers,
+    cuts: Sequence[tuple[str, Sequence[float]]],
+    bounds: TierBounds = ANYWHERE,
+    at_least: str | None = None,
+    margin: float = 0.0,
+) -> Route:
+    """Decide where a request goes.
+
+    Args:
+        score: Difficulty in [0, 1]; None asks the best tier.
+        tiers: By rising `max_score`.
+        cuts: Cut points as configured and then as each reason moved them, with its name.
+        bounds: The tenant's.
+        at_least: The tier of the conversation so far.
+        margin: So little above a cut point the cheaper tier may be tried first.
+
+    Raises:
+        InvalidRequestError: No tier that the tenant may use takes what the request needs.
+    """
+    index, reason = len(tiers) - 1, "unclassified"
+    near = False
+    if score is not None:
+        index, reason = bisect_right(cuts[0][1], score), cuts[0][0]
+        for why, points in cuts[1:]:
+            found = bisect_right(points, score)
+            index, reason = found, reason if found == index else why
+        near = index > 0 and score - cuts[-1][1][index - 1] < margin
+    low, held = _position(bounds.floor, tiers, 0), _position(at_least, tiers, 0)
+    high = len(bounds.permitted(tiers)) - 1
+    scored = index
+    if index < low:
+        index, reason = low, "floor"
+    if index < held:
+        index, reason = held, "conversation"
+    if index > high:
+        index, reason = high, "ceiling"
+    cheaper = tiers[index - 1] if near and index == scored > max(low, held) else None
+    return _met(Route(tiers[index : high + 1], score, reason, cheaper), needs, tiers[low:index])
+
+
+def _met(wanted: Route, needs: Needs, weaker: Tiers) -> Route:
+    """Leave out the tiers that do not meet the needs; if none is left, take the best of the weaker ones that does."""
+    lacking = needs.unmet(wanted.tiers[0])
+    able = tuple(tier for tier in wanted.tiers if needs.unmet(tier) is None)
+    able = able or tuple(tier for tier in weaker[::-1] if needs.unmet(tier) is None)[:1]
+    if not able:
+        able = (_roomiest(weaker + wanted.tiers, needs),)
+    cheaper = None if lacking or (wanted.cheaper and needs.unmet(wanted.cheaper)) else wanted.cheaper
+    return replace(wanted, tiers=able, reason=lacking or wanted.reason, cheaper=cheaper)
+
+
+def _roomiest(tiers: Tiers, needs: Needs) -> TierConfig:
+    """Return the able tier of the longest context: the estimate of the tokens may be wrong, and the tier knows."""
+    able = [tier for tier in tiers if needs.abilities <= tier.takes()]
+    if not able:
+        raise unsupported(needs, tiers[-1], tiers)
+    return max(able, key=TierConfig.window)
+
+
+def unsupported(needs: Needs, tier: TierConfig, tiers: Tiers) -> InvalidRequestError:
+    """Say what of a request a tier does not take, and which of `tiers` do."""
+    ability = min(needs.abilities - tier.takes())
+    name, param = _NAMED[ability]
+    able = ", ".join(tier.name for tier in tiers if ability in tier.takes())
+    able = able or "none that is configured; set the API key of one"
+    return InvalidRequestError(f"{name} not supported here. Tiers that support them: {able}.", param)
+
+
+_NAMED: Mapping[Ability, tuple[str, str]] = {
+    "tools": ("`tools` are", "tools"),
+    "vision": ("Images are", "messages"),
+    "audio": ("Recordings are", "messages"),
+    "files": ("Files are", "messages"),
+}
+
+
+def _position(name: str | None, tiers: Tiers, default: int) -> int:
+    return next((i for i, tier in enumerate(tiers) if tier.name == name), default)
+
+
+def pinned(model: str, tiers: Tiers) -> TierConfig:
     """Return the tier that `model` names, by its own name or by one of its models'.
 
     It is the only one: who names a model wants no other.
@@ -115,6 +354,6 @@ def pinned(model: str, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
     """
     for tier in tiers:
         if model == tier.name or model in tier.models():
-            return (tier,)
+            return tier
     names = [tier.name for tier in tiers] + [name for tier in tiers for name in tier.models()]
     raise ModelNotFoundError(f"The model `{model}` does not exist. Use `auto`, or one of: {', '.join(names)}.")

@@ -22,6 +22,9 @@ class ChatRequest:
         store: False when the client sent `Cache-Control: no-store`.
         max_age_s: Oldest stored answer that the client takes, by `Cache-Control: max-age`.
         request_id: The client's own name of it, or one made for it.
+        profile: The profile that shaped it.
+        tiers: The only ones that may answer; empty for all.
+        raised_max_tokens: The limit for a second try, where `max_tokens` is the profile's and cut the answer.
     """
 
     body: Mapping[str, Any]
@@ -31,6 +34,9 @@ class ChatRequest:
     store: bool = True
     max_age_s: float | None = None
     request_id: str = ""
+    profile: str | None = None
+    tiers: tuple[str, ...] = ()
+    raised_max_tokens: int | None = None
 
     @property
     def model(self) -> str:
@@ -125,6 +131,21 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """Texts' vectors, for a client that asked for them.
+
+    Attributes:
+        space: Names the encoder.
+        rows: A vector for each text, as little-endian float32 bytes, L2 norm 1.
+        tokens: Tokens of all the texts together.
+    """
+
+    space: str
+    rows: list[bytes]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheLookup:
     """What the cache decided, and why.
 
@@ -162,10 +183,14 @@ class Outcome:
         cost_usd: What the answer cost.
         saved_usd: The bill at the baseline's price, less `cost_usd`.
         latency_s: From the parsed request to the answer; of a stream, to its end.
-        route: Why this tier: `cache`, `score`, `pinned`, or `unclassified` when the classifier was down.
+        route: Why this tier: `cache`, or the reason of its Route in `app/routing.py`.
         finished: False for a stream that broke off.
         tenant: Who asked,
         request_id: and the request's name.
+        cascade: What became of a cheaper tier's answer that was tried first: `kept`, or why it was not.
+        cascade_saved_usd: What trying it saved; below 0 what it cost in vain.
+        schema: Where JSON was asked for: `valid`, `repaired` (asked again, or freed of Markdown), `escalated` (to a
+            better tier), or `invalid` (none of them could).
     """
 
     completion: Completion
@@ -180,6 +205,9 @@ class Outcome:
     finished: bool = True
     tenant: str = ""
     request_id: str = ""
+    cascade: str | None = None
+    cascade_saved_usd: float = 0.0
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +223,7 @@ class Streaming:
     score: float | None
     attempts: int
     route: str
+    cascade: str | None
     parts: AsyncGenerator[StreamPart, None]
 
 

@@ -17,7 +17,11 @@ _LINE = re.compile(r"^([0-9a-f]{64})\s+([A-Za-z0-9][A-Za-z0-9._-]*)(\s+admin)?$"
 
 
 class OpenTenants(Section):
-    """No keys: everyone is one tenant. Refused on any address but loopback."""
+    """No keys: everyone is one tenant. Refused on any address but loopback.
+
+    Attributes:
+        tenant: What that one is called.
+    """
 
     kind: Literal["open"] = "open"
     tenant: str = "default"
@@ -31,6 +35,9 @@ class KeyFileTenants(Section):
     """A file of lines `SHA-256 of the key, in hex` `tenant`; `#` starts a comment. `tierwise key TENANT` makes one.
 
     A line that ends in `admin` is a key that may manage the cache of every tenant.
+
+    Attributes:
+        file: Its path, on every node; read when a replica starts.
     """
 
     kind: Literal["keys"] = "keys"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from app.errors import GatewayError, InvalidRequestError
 
+T = TypeVar("T")
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -67,33 +68,54 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
 
+def decode(raw: bytes) -> dict[str, Any]:
+    """Decode the body of a request.
+
+    Raises:
+        InvalidRequestError: It is not a JSON object.
+    """
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"The body is not valid JSON: {error}. Send one JSON object.") from error
+    if not isinstance(body, dict):
+        raise InvalidRequestError("The body is not a JSON object. Send one.")
+    return body
+
+
+def shaped(body: Mapping[str, Any], shape: type[T]) -> T:
+    """Read a body as a struct.
+
+    Raises:
+        InvalidRequestError: A field is missing or of the wrong type; `param` names it.
+    """
+    try:
+        return msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        param = path.rstrip("`").lstrip(".") or None
+        if param is None and "missing required field" in message:
+            param = message.rpartition("field ")[2].strip("`")
+        if param in ("messages", "input") and "length" in message:
+            message = f"`{param}` is empty; send at least one {'message' if param == 'messages' else 'text'}"
+        raise InvalidRequestError(f"{message}{f' (in `{param}`)' if param else ''}.", param) from error
+
+
 def parse_body(raw: bytes) -> dict[str, Any]:
     """Decode and validate the body of a chat completion request.
 
     Raises:
         InvalidRequestError: Not JSON, or a field is missing or of the wrong type; `param` names it.
     """
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"The body is not valid JSON: {error}. Send one JSON object.") from error
-    try:
-        msgspec.convert(body, _ChatBody)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".") or None
-        if param is None and "missing required field" in message:
-            param = message.rpartition("field ")[2].strip("`")
-        if param == "messages" and "length" in message:
-            message = "`messages` is empty; send at least one message"
-        raise InvalidRequestError(f"{message}{f' (in `{param}`)' if param else ''}.", param) from error
+    body = decode(raw)
+    shaped(body, _ChatBody)
     response_format = body.get("response_format") or {}
     if response_format.get("type") == "json_schema" and not response_format.get("json_schema"):
         raise InvalidRequestError(
             "`response_format` of type `json_schema` needs `json_schema` with a `name` and a `schema`.",
             "response_format.json_schema",
         )
-    return dict(body)
+    return body
 
 
 class Feedback(msgspec.Struct):
@@ -113,6 +135,24 @@ def parse_feedback(raw: bytes) -> Feedback:
         return msgspec.json.decode(raw, type=Feedback)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f'{error}. Send {{"entry": "...", "correct": true or false}}.') from error
+
+
+class Labelled(msgspec.Struct):
+    """Which of two answers a person found better."""
+
+    better: Literal["first", "second", "neither"]
+
+
+def parse_preference(raw: bytes) -> Labelled:
+    """Decode a person's word on a pair.
+
+    Raises:
+        InvalidRequestError: It is not `{"better": "first|second|neither"}`.
+    """
+    try:
+        return msgspec.json.decode(raw, type=Labelled)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f'{error}. Send {{"better": "first"}}, or "second" or "neither".') from error
 
 
 def message_text(message: Mapping[str, Any]) -> str:

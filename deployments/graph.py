@@ -12,8 +12,14 @@ from deployments.ingress import Ingress
 from deployments.servers import CacheServer, ClassifierServer, TierServer
 
 # Waiting for a network needs no core of its own; a configuration's `deployments` overrides each of these.
-_LIGHT = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 512}
-_MODEL = {"ray_actor_options": {"num_cpus": 0.5}, "max_ongoing_requests": 256}
+# A replica that is to stop answers what it has begun; Ray's 20 s are too short for a long answer.
+_DRAIN = {"graceful_shutdown_timeout_s": 150}
+# Who finds `max_queued_requests` in front of it tries the next tier, or does without cache or classifier.
+_BOUNDED = {"max_queued_requests": 512, **_DRAIN}
+_LIGHT = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 512, **_BOUNDED}
+_MODEL = {"ray_actor_options": {"num_cpus": 0.5}, "max_ongoing_requests": 256, **_BOUNDED}
+# The ingress has a queue of its own, `overload`, that exact hits pass by; this is the last resort.
+_INGRESS = {**_LIGHT, "max_ongoing_requests": 4096}
 
 
 def build_app(config: GatewayConfig) -> Application:
@@ -31,7 +37,7 @@ def build_app(config: GatewayConfig) -> Application:
         config.redis.url()  # missing: stop here, not in a replica
         cache = serve.deployment(CacheServer, name="Cache", **_MODEL).bind(config.cache, config.redis)
     classifier = serve.deployment(ClassifierServer, name="Classifier", **_MODEL).bind(config.classifier)
-    ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **_LIGHT)
+    ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **_INGRESS)
     return ingress.bind(config, cache, classifier, tiers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -19,18 +19,25 @@ from app.errors import (
     UpstreamTimeoutError,
 )
 from app.failfast import FailFast
-from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart
+from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
 
 _PAUSE_S = 1.0
 
 
 class RemoteCache:
-    """A SemanticCache behind a handle; too slow is as good as down."""
+    """A SemanticCache and a TextEmbedder behind a handle; too slow is as good as down.
 
-    def __init__(self, handle: DeploymentHandle, timeout_s: float = 1.0) -> None:
+    Args:
+        timeout_s: Longest wait for a lookup,
+        embed_timeout_s: and for a client's texts, of which there may be many.
+    """
+
+    def __init__(self, handle: DeploymentHandle, timeout_s: float = 1.0, embed_timeout_s: float = 30.0) -> None:
         self._handle = handle
         self._timeout_s = timeout_s
+        self._embed_timeout_s = embed_timeout_s
         self._failfast = FailFast(_PAUSE_S)
+        self._embed_failfast = FailFast(_PAUSE_S)  # its own: many texts that take long are no reason to miss
 
     async def lookup(self, key: CacheKey) -> CacheLookup:
         """Decide whether a stored answer serves the key's text.
@@ -53,6 +60,19 @@ class RemoteCache:
             async with asyncio.timeout(self._timeout_s):
                 same: bool | None = await self._handle.agree.remote(a, b)
                 return same
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        """Embed whole texts.
+
+        Raises:
+            ModelNotFoundError: The encoder has no such name.
+            InvalidRequestError: A text is longer than the encoder reads.
+            CacheUnavailableError: No replica answered in time.
+        """
+        with _guarded(self._embed_failfast, CacheUnavailableError, "the encoder"):
+            async with asyncio.timeout(self._embed_timeout_s):
+                vectors: Vectors = await self._handle.embed.remote(model, texts)
+                return vectors
 
 
 class RemoteClassifier:

@@ -13,8 +13,11 @@ from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.config import GatewayConfig
 from app.controller import TrafficController
+from app.conversations import RedisConversations
 from app.errors import CacheUnavailableError, GatewayError
+from app.quality.store import RedisQuality
 from app.schema import Outcome, PartStatus
+from app.shaping.tokens import count_tokens
 from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
 from deployments.request_log import RequestLog
 from deployments.telemetry import Telemetry, prometheus
@@ -41,18 +44,23 @@ class Ingress:
         self._tiers = tiers
         self._stand_ins = config.stand_ins()
         self._store = config.redis.build(config.cache.limits) if config.redis else None
-        self._telemetry = Telemetry(config.cache.audit.confidence)
+        count_tokens("")  # loads the vocabulary before a request waits for it
+        self._telemetry = Telemetry(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
+        self._remote_cache = RemoteCache(cache) if cache else None
         self._controller = TrafficController(
             config,
             self._store,
-            RemoteCache(cache) if cache else None,
+            self._remote_cache,
             RemoteClassifier(classifier),
             {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in tiers.items()},
             self.record,
             bounds=self._bounds(),
             on_audit=self._telemetry.record_audit,
             relay=self._store.relay() if self._store else None,
+            conversations=self._conversations(),
+            quality=self._quality(),
+            on_check=self._telemetry.record_check,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -65,6 +73,7 @@ class Ingress:
             self.record_error,
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
+            self._remote_cache,
         )
 
     def _bounds(self) -> RedisBounds | None:
@@ -72,6 +81,16 @@ class Ingress:
         if self._store is None:
             return None
         return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence)
+
+    def _conversations(self) -> RedisConversations | None:
+        ttl_s = self._config.routing.conversation_ttl_s
+        return RedisConversations(self._store, ttl_s) if self._store and ttl_s else None
+
+    def _quality(self) -> RedisQuality | None:
+        config = self._config
+        if self._store is None:
+            return None
+        return RedisQuality(self._store, config.quality_kept(), config.routing.quality.confidence)
 
     def record(self, outcome: Outcome) -> None:
         """Count an answered request and write its line."""

@@ -66,7 +66,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
 def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
     """Bind a local model as the deployment of that name."""
     env = {"HF_HUB_OFFLINE": "1"} if llm.model.startswith(("bundled:", "/", ".")) else {}
-    engine = {"max_model_len": 4096, **llm.engine}
+    engine = {"max_model_len": llm.context_tokens, **llm.engine}
     bundle: dict[str, float] = {"CPU": llm.cpus}
     if llm.device == "cuda":
         bundle["GPU"] = llm.gpu_fraction
@@ -76,7 +76,12 @@ def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
     config = LLMConfig(
         model_loading_config={"model_id": llm.target, "model_source": resolve(llm.model)},
         # the engine's worker has the bundle; the replica around it asks for nothing more
-        deployment_config={"num_replicas": 1, "ray_actor_options": {"num_cpus": 0}},
+        deployment_config={
+            "num_replicas": 1,
+            "ray_actor_options": {"num_cpus": 0},
+            "max_queued_requests": 128,  # better a stronger tier than a long wait
+            "graceful_shutdown_timeout_s": 150,
+        },
         placement_group_config={"bundles": [bundle]},
         accelerator_config={"kind": "cpu" if llm.device == "cpu" else "gpu"},
         engine_kwargs=engine,

@@ -25,6 +25,8 @@ class RequestLog:
             "tier": outcome.tier,
             "model": outcome.completion.target,
             "route": outcome.route,
+            "cascade": outcome.cascade,
+            "schema": outcome.schema,
             "cache": cache.status,
             "reason": cache.reason,
             "similarity": _rounded(cache.similarity, 4),

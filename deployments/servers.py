@@ -17,10 +17,11 @@ from app.cache.admin import CacheAdmin
 from app.cache.bounds import RedisBounds
 from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig
+from app.embedding import ServedEmbedder
 from app.errors import CacheUnavailableError, UpstreamError
 from app.protocols import ChatProvider
 from app.routing import TierConfig
-from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart
+from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
 
 log = logging.getLogger("ray.serve")
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class CacheServer:
         self._cache = RedisSemanticCache(
             config, self._store, self._embed, self._verify, space, self._threshold, self._bounds.steps
         )
-
+        self._served = ServedEmbedder(self._embedder, config.embeddings.names(config.embedder.model))
         self._sweep_s = config.sweep_s
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
@@ -60,6 +61,10 @@ class CacheServer:
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same; None where that cannot be told."""
         return await self._cache.agree(a, b)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        """Embed whole texts for a client."""
+        return await self._served.embed(model, texts)
 
     async def status(self) -> PartStatus:
         """Say whether lookups work, and how the bound on wrong hits stands over all scopes."""

@@ -11,6 +11,7 @@ from ray.serve import metrics
 
 from app.cache.audit import Audit
 from app.errors import GatewayError
+from app.quality.audit import QualityCheck
 from app.schema import Outcome
 
 _LATENCY_S = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
@@ -21,8 +22,9 @@ _EXPORTED = ("ray_tierwise_", "ray_serve_", "ray_vllm", "vllm")
 class Telemetry:
     """Counts outcomes and failures; labels are few and of few values."""
 
-    def __init__(self, confidence: float) -> None:
+    def __init__(self, confidence: float, quality_confidence: float) -> None:
         self._confidence = confidence
+        self._quality_confidence = quality_confidence
         self._requests = metrics.Counter(
             "tierwise_requests", "Requests answered.", tag_keys=("tier", "cache", "reason", "route", "finished")
         )
@@ -64,6 +66,33 @@ class Telemetry:
             "tierwise_cache_threshold_steps", "Steps of all scopes above the calibrated threshold."
         )
         self._saved_by_tier: dict[str, float] = {}
+        self._cascades = metrics.Counter(
+            "tierwise_cascades", "Cheaper tiers tried first near a cut point: `kept`, or why not.", tag_keys=("result",)
+        )
+        self._cascade_saved = metrics.Gauge("tierwise_cascade_saved_usd", "What trying them saved, since the start.")
+        self._cascade_saved_usd = 0.0
+        self._schemas = metrics.Counter(
+            "tierwise_schemas", "Answers that had to be JSON: `valid`, `repaired`, ...", tag_keys=("tier", "result")
+        )
+        self._quality_checks = metrics.Counter(
+            "tierwise_quality_checks",
+            "Answers routed down that were compared with the best tier's.",
+            tag_keys=("tier", "verdict"),
+        )
+        self._quality_cost = metrics.Counter("tierwise_quality_check_cost_usd", "What those comparisons cost.")
+        self._quality_kept = metrics.Gauge(
+            "tierwise_quality_kept",
+            "Share of answers as good as the best tier's, since a cut point last moved; tier `all`: of all routed.",
+            tag_keys=("tier", "bound"),
+        )
+        self._quality_broken = metrics.Counter(
+            "tierwise_quality_bound_broken",
+            "Times that the upper bound of the quality kept fell below the promise: alert on an increase.",
+            tag_keys=("tier",),
+        )
+        self._quality_steps = metrics.Gauge(
+            "tierwise_quality_steps", "Steps of a tier's cut point below the calibrated one.", tag_keys=("tier",)
+        )
 
     def record(self, outcome: Outcome) -> None:
         """Count an answered request."""
@@ -87,6 +116,12 @@ class Telemetry:
         self._increase(self._cost, outcome.cost_usd, tier)
         if outcome.score is not None:
             self._score.observe(outcome.score)
+        if outcome.schema is not None:
+            self._schemas.inc(1, tier | {"result": outcome.schema})
+        if outcome.cascade is not None:
+            self._cascades.inc(1, {"result": outcome.cascade})
+            self._cascade_saved_usd += outcome.cascade_saved_usd
+            self._cascade_saved.set(self._cascade_saved_usd)
 
     def record_feedback(self, correct: bool) -> None:
         """Count a client's verdict on a cached answer."""
@@ -107,6 +142,25 @@ class Telemetry:
         self._steps.set(audit.bound.steps)
         for bound, share in (("estimate", hits.wrong / max(hits.checked, 1)), ("lower", low), ("upper", high)):
             self._false_hits.set(share, {"bound": bound})
+
+    def record_check(self, check: QualityCheck) -> None:
+        """Count a comparison of a routed answer with the best tier's."""
+        verdict = {True: "as good", False: "worse", None: "undecided"}[check.as_good]
+        self._quality_checks.inc(1, {"tier": check.tier, "verdict": verdict})
+        self._increase(self._quality_cost, check.cost_usd, {})
+        if check.moved is not None and check.moved[1] > 0:
+            self._quality_broken.inc(1, {"tier": check.moved[0]})
+        if check.kept is None:
+            return
+        for tier, tally in check.kept.tallies.items():
+            low, high = tally.interval(self._quality_confidence)
+            self._set_kept(tier, 1 - tally.wrong / max(tally.checked, 1), 1 - high, 1 - low)
+            self._quality_steps.set(check.kept.steps.get(tier, 0), {"tier": tier})
+        self._set_kept("all", check.kept.estimate(), *check.kept.interval(self._quality_confidence))
+
+    def _set_kept(self, tier: str, estimate: float, low: float, high: float) -> None:
+        for bound, share in (("estimate", estimate), ("lower", low), ("upper", high)):
+            self._quality_kept.set(share, {"tier": tier, "bound": bound})
 
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw."""

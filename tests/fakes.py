@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from app.cache.bound import Tally
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.errors import CacheUnavailableError, ClassifierUnavailableError, GatewayError, UpstreamError
+from app.errors import (
+    CacheUnavailableError,
+    ClassifierUnavailableError,
+    GatewayError,
+    ModelNotFoundError,
+    UpstreamError,
+)
 from app.protocols import FlightRelay
-from app.schema import CacheEntry, CacheKey, CacheLookup, ChatRequest, Completion, Embedding, Outcome, StreamPart
+from app.quality.audit import Pair, Watch
+from app.quality.bound import Kept
+from app.schema import (
+    CacheEntry,
+    CacheKey,
+    CacheLookup,
+    ChatRequest,
+    Completion,
+    Embedding,
+    Outcome,
+    StreamPart,
+    Vectors,
+)
 from app.wire import chunks_of, last_user_text
 
 EMBEDDING = Embedding("fake", b"\x00\x00\x80?")
@@ -171,6 +191,80 @@ class FakeRelay:
             raise self.error
 
 
+class FakeConversations:
+    """Conversations in a dictionary."""
+
+    def __init__(self) -> None:
+        self.tiers: dict[str, str] = {}
+        self.error: CacheUnavailableError | None = None
+
+    async def tier(self, name: str) -> str | None:
+        if self.error:
+            raise self.error
+        return self.tiers.get(name)
+
+    async def remember(self, name: str, tier: str) -> None:
+        if self.error:
+            raise self.error
+        self.tiers[name] = tier
+
+
+class FakeQuality:
+    """A QualityBounds in memory that never moves a cut point by itself."""
+
+    def __init__(self) -> None:
+        self.drawn: list[bool] = []
+        self.added: list[tuple[str, bool]] = []
+        self.spent_usd = 0.0
+        self.waiting: dict[str, Pair] = {}
+        self.steps: dict[str, int] = {}
+
+    def now(self) -> Watch:
+        tallies = {tier: Tally(1, int(not as_good)) for tier, as_good in self.added}
+        kept = Kept(tallies, self.steps, len(self.drawn), sum(self.drawn))
+        return Watch(kept, self.spent_usd, len(self.waiting))
+
+    async def read(self) -> Watch:
+        return self.now()
+
+    async def draw(self, down: bool) -> None:
+        self.drawn.append(down)
+
+    async def add(self, tier: str, as_good: bool) -> tuple[Kept, tuple[str, int] | None]:
+        self.added.append((tier, as_good))
+        return self.now().kept, None
+
+    async def spend(self, cost_usd: float) -> None:
+        self.spent_usd += cost_usd
+
+    async def keep(self, pair: Pair) -> None:
+        self.waiting[pair.id] = pair
+
+    async def pairs(self) -> list[Pair]:
+        return list(self.waiting.values())
+
+    async def take(self, pair_id: str) -> Pair | None:
+        return self.waiting.pop(pair_id, None)
+
+
+class FakeEmbedder:
+    """A TextEmbedder of one name, whose vectors are `(length of the text, 1)` and whose tokens are words."""
+
+    def __init__(self, name: str = "minilm") -> None:
+        self.name = name
+        self.error: GatewayError | None = None
+        self.texts: list[str] = []
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        if self.error:
+            raise self.error
+        if model != self.name:
+            raise ModelNotFoundError(f"There is no encoder `{model}`.")
+        self.texts += texts
+        rows = [struct.pack("<2f", len(text), 1) for text in texts]
+        return Vectors("fake", rows, sum(len(text.split()) for text in texts))
+
+
 class FakeClassifier:
     """A ComplexityClassifier with one opinion, or one failure."""
 
@@ -278,7 +372,19 @@ def controller(
     on_end: Callable[[Outcome], None] = lambda outcome: None,
     clock: Callable[[], float] = time.perf_counter,
     relay: FlightRelay | None = None,
+    conversations: FakeConversations | None = None,
+    quality: FakeQuality | None = None,
 ) -> TrafficController:
     """Make a controller over fakes; `score` is what its classifier says."""
-    classifier = classifier or FakeClassifier(score)
-    return TrafficController(config, cache, semantic, classifier, providers, on_end, clock, relay=relay)
+    return TrafficController(
+        config,
+        cache,
+        semantic,
+        classifier or FakeClassifier(score),
+        providers,
+        on_end,
+        clock,
+        relay=relay,
+        conversations=conversations,
+        quality=quality,
+    )

@@ -126,12 +126,16 @@ class Upstream:
         """Give each text a vector that hangs on it alone, last text first, as the API may."""
         body = await request.json()
         self.requests.append(body)
+        if self.script.status != 200:
+            return web.json_response({"error": dict(self.script.error)}, status=self.script.status)
+        words = sum(len(text.split()) for text in body["input"])
+        usage = {"prompt_tokens": words, "total_tokens": words}
         rows = []
         for i, text in reversed(list(enumerate(body["input"]))):
             digest = hashlib.blake2b(text.encode(), digest_size=body["dimensions"]).digest()
             vector = struct.pack(f"<{len(digest)}f", *digest)
             rows.append({"object": "embedding", "index": i, "embedding": base64.b64encode(vector).decode()})
-        return web.json_response({"object": "list", "model": body["model"], "data": rows, "usage": {}})
+        return web.json_response({"object": "list", "model": body["model"], "data": rows, "usage": usage})
 
     async def _stream(self, request: web.Request, body: dict[str, Any], script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **script.headers})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
+from app.background import Background
 from app.cache.agreement import answer_text, settled_answers
 from app.cache.bound import Bound
 from app.errors import GatewayError
@@ -131,17 +130,17 @@ class Auditor:
         self._judge = judge
         self._on_audit = on_audit
         self._draw = draw
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._checks = Background()
 
     def hit(self, request: ChatRequest, key: CacheKey, lookup: CacheLookup) -> None:
         """Take note of a hit; one in `1/share` of those by meaning is checked."""
         if lookup.reason != "exact" and lookup.entry is not None and self._drawn(self._config.share):
-            self._start(self._check_hit(request, key, lookup, lookup.entry))
+            self._checks.start(self._guarded(self._check_hit(request, key, lookup, lookup.entry)))
 
     def miss(self, request: ChatRequest, key: CacheKey, lookup: CacheLookup, completion: Completion) -> None:
         """Take note of a miss that was answered; one in `1/near_share` of those with a near entry is compared."""
         if lookup.near is not None and self._drawn(self._config.near_share):
-            self._start(self._check_near(request, key, lookup.near, completion))
+            self._checks.start(self._guarded(self._check_near(request, key, lookup.near, completion)))
 
     async def report(self, scope: str, correct: bool) -> None:
         """Count a client's verdict on a hit as a check of its own scope: it must not move what others get."""
@@ -149,18 +148,12 @@ class Auditor:
 
     async def drain(self) -> None:
         """Wait for the checks under way."""
-        await asyncio.gather(*self._tasks)
+        await self._checks.drain()
 
     def _drawn(self, share: float) -> bool:
-        return len(self._tasks) < self._config.concurrency and self._draw() < share
+        return len(self._checks) < self._config.concurrency and self._draw() < share
 
-    def _start(self, check: Awaitable[None]) -> None:
-        # in a context of its own: in that of the request, Serve would cancel its calls when the client goes away
-        task = asyncio.create_task(self._guarded(check), context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, check: Awaitable[None]) -> None:
+    async def _guarded(self, check: Coroutine[Any, Any, None]) -> None:
         try:
             await check
         except GatewayError as error:

@@ -15,14 +15,14 @@ gives up the lead, so whoever comes finds the flight or the stored answer.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 import msgspec
 
+from app.background import Background
 from app.errors import CacheUnavailableError, GatewayError, InvalidRequestError, UnavailableError, UpstreamError
 from app.protocols import FlightRelay
 from app.schema import CacheKey, Outcome, StreamPart
@@ -54,7 +54,7 @@ class Coalescer:
         self._relay = relay
         self._pace = pace
         self._flights: dict[CacheKey, Flight] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls = Background()
 
     async def events(self, key: CacheKey, ask: Ask, streamed: bool, patience_s: float) -> AsyncGenerator[Event, None]:
         """Yield the answer of the call for `key` that is in flight; if there is none, `ask` makes it.
@@ -97,22 +97,14 @@ class Coalescer:
 
     async def drain(self) -> None:
         """Wait for the flights under way, and for what they store and tell the others."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._calls.drain()
 
     def _launch(self, key: CacheKey, ask: Ask, shared: bool) -> Flight:
         flight = Flight()
         if shared:
             self._flights[key] = flight
-        flight.task = self._spawn(self._fly(key, flight, ask, self._relay if shared else None))
+        flight.task = self._calls.start(self._fly(key, flight, ask, self._relay if shared else None))
         return flight
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        # in a context of its own: in that of the request which happens to start it, Serve would cancel it with that one
-        task = asyncio.create_task(work, context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _fly(self, key: CacheKey, flight: Flight, ask: Ask, relay: FlightRelay | None) -> None:
         """Lead, or follow the replica that does; without Redis, lead for this replica."""
@@ -125,7 +117,7 @@ class Coalescer:
                     if leader is not None:
                         await self._follow(key, leader, flight, relay)
                         return
-                    flight.told = self._spawn(self._tell(key, token, flight, relay))
+                    flight.told = self._calls.start(self._tell(key, token, flight, relay))
             flight.ask = ask
             async with aclosing(ask(stored)) as events:
                 async for event in events:

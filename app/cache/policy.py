@@ -42,7 +42,12 @@ def _whole(choice: dict[str, Any], tool_calls: bool) -> bool:
         # "stop" where the request named the function to call
         return tool_calls and choice.get("finish_reason") in ("tool_calls", "stop") and all(map(_callable, calls))
     text = message.get("content") or ""
-    return choice.get("finish_reason") == "stop" and bool(text.strip()) and not _REFUSAL.match(text)
+    return choice.get("finish_reason") == "stop" and bool(text.strip()) and not refused(text)
+
+
+def refused(text: str) -> bool:
+    """Whether an answer declines to answer. Models that do say so at once."""
+    return _REFUSAL.match(text) is not None
 
 
 def _callable(call: dict[str, Any]) -> bool:
@@ -54,7 +59,6 @@ def _callable(call: dict[str, Any]) -> bool:
         return False
 
 
-# Models that decline say so at once; such an answer must not be the answer for a day.
 _REFUSAL = re.compile(
     r"\W*(?:i['’]?m sorry|sorry|i apologi[sz]e|unfortunately)?[\s,.]*(?:but )?(?:as an ai[^,.]*, )?"
     r"i(?:['’]m| am)? (?:can(?:not|['’]t| not)|unable to|not able to|won['’]t|will not|must decline|do(?: not|n['’]t) have)"  # noqa: E501

@@ -20,14 +20,19 @@ from app.cache.calibration import BUNDLED, Calibration
 from app.cache.decision import LONGEST_VERIFIED, Candidate, evidence, screen, settled
 from app.cache.store import Limits
 from app.cache.verifier import VerifierConfig
-from app.embedding import EmbedderConfig, OnnxEmbedderConfig
+from app.embedding import EmbedderConfig, EmbeddingsConfig, OnnxEmbedderConfig
 from app.errors import ConfigError
 from app.schema import CacheEntry, CacheKey, CacheLookup, Embedding
 from app.section import Section
 
 
 class TenantLimits(Section):
-    """What a tenant has in place of the general limits; null leaves that one."""
+    """What a tenant has in place of the general limits; null leaves that one.
+
+    Attributes:
+        ttl_s: How long an answer is kept.
+        max_entries: Answers kept in one scope.
+    """
 
     ttl_s: PositiveInt | None = None
     max_entries: PositiveInt | None = None
@@ -51,6 +56,9 @@ class CacheConfig(Section):
         uncacheable: Regular expressions of prompts that must not be cached, beside the built-in ones.
         audit: How the share of wrong hits is kept under its limit.
         coalesce: Whether identical requests in flight share one call.
+        embeddings: What `POST /v1/embeddings` takes.
+        embedder: What makes the vectors that are searched.
+        verifier: What reads two texts that are alike.
     """
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -67,6 +75,7 @@ class CacheConfig(Section):
     uncacheable: tuple[re.Pattern[str], ...] = ()
     audit: AuditConfig = AuditConfig()
     coalesce: bool = True
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
     embedder: EmbedderConfig = OnnxEmbedderConfig()
     verifier: VerifierConfig = VerifierConfig()
 

@@ -58,10 +58,15 @@ class RedisConfig(Section):
     `embedded: true` lets `tierwise serve` start one of its own and set the variable. A URL `rediss://` is TLS.
 
     Attributes:
+        url_env: The environment variable that holds the URL.
+        embedded: Whether `tierwise serve` starts one.
         cluster: The URL is that of a node of a Redis Cluster.
         ca_file: Certificates that a TLS server's must descend from, in place of the system's.
         cert_file: This client's own certificate, where the server asks for one;
         key_file: and its key.
+        timeout_s: Longest wait for a connection and for an answer; one that is slower is down.
+        retry_after_s: How long a Redis that is down is not asked again.
+        max_connections: Of a replica.
     """
 
     url_env: str = "TIERWISE_REDIS_URL"

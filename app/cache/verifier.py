@@ -25,7 +25,12 @@ MAX_TOKENS = 128
 
 
 class VerifierConfig(Section):
-    """A folder made by `tierwise train verifier`: `verifier.int8.onnx` and `tokenizer.json`."""
+    """A folder made by `tierwise train verifier`: `verifier.int8.onnx` and `tokenizer.json`.
+
+    Attributes:
+        model: The folder, or `bundled`.
+        threads: Of a CPU, for one pair.
+    """
 
     kind: Literal["onnx"] = "onnx"
     model: str = "bundled"

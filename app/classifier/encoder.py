@@ -37,6 +37,8 @@ class ClassifierConfig(Section):
     """A folder made by `tierwise train classifier`: `classifier.int8.onnx`, `tokenizer.json` and `card.json`.
 
     Attributes:
+        model: The folder, or `bundled`.
+        threads: Of a CPU, for one batch.
         calibration: A file made by `tierwise calibrate router`: its cut points become the tiers' `max_score`.
     """
 

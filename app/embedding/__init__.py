@@ -6,6 +6,7 @@ from pydantic import Discriminator, Tag
 
 from app.embedding.onnx import OnnxEmbedder, OnnxEmbedderConfig, SentenceTransformersConfig
 from app.embedding.openai import OpenAIEmbedder, OpenAIEmbedderConfig
+from app.embedding.served import EmbeddingsConfig, ServedEmbedder
 
 
 def _kind(value: Any) -> Any:
@@ -22,9 +23,11 @@ EmbedderConfig = Annotated[
 
 __all__ = [
     "EmbedderConfig",
+    "EmbeddingsConfig",
     "OnnxEmbedder",
     "OnnxEmbedderConfig",
     "OpenAIEmbedder",
     "OpenAIEmbedderConfig",
     "SentenceTransformersConfig",
+    "ServedEmbedder",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from app.bundled import PREFIX, exported_encoder, resolve
-from app.errors import ConfigError
+from app.errors import ConfigError, ContextLengthError
 from app.section import Section
 
 if TYPE_CHECKING:
@@ -24,7 +24,14 @@ _FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 
 
 class OnnxEmbedderConfig(Section):
-    """A folder with `tokenizer.json` and a graph from `input_ids`, `attention_mask` to `sentence_embedding`."""
+    """A folder with `tokenizer.json` and a graph from `input_ids`, `attention_mask` to `sentence_embedding`.
+
+    Attributes:
+        model: The folder, or `bundled:minilm`.
+        precision: `fp32` reads `model.onnx`, `int8` reads `model.int8.onnx`.
+        max_tokens: The window; of a longer text its head and its tail are read.
+        threads: Of a CPU, for one batch.
+    """
 
     kind: Literal["onnx"] = "onnx"
     model: str = "bundled:minilm"
@@ -45,7 +52,14 @@ class OnnxEmbedderConfig(Section):
 
 
 class SentenceTransformersConfig(Section):
-    """A folder as sentence-transformers saves it, with mean or CLS pooling; exported to ONNX when first used."""
+    """A folder as sentence-transformers saves it, with mean or CLS pooling; exported to ONNX when first used.
+
+    Attributes:
+        model: The folder.
+        precision: Of the export; `int8` is faster and less exact.
+        max_tokens: The window; of a longer text its head and its tail are read.
+        threads: Of a CPU, for one batch.
+    """
 
     kind: Literal["sentence-transformers"]
     model: Path
@@ -104,7 +118,11 @@ class OnnxEncoder:
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts, of which longer ones lose some when they are run."""
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def run(self, texts: Sequence[str], **inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the graph's output for texts; blocks the calling thread.
@@ -116,7 +134,7 @@ class OnnxEncoder:
             `(len(texts), dim)`.
         """
         encodings = self._tokenizer.encode_batch(list(texts))
-        rows = [windowed(encoding.ids, self._max_tokens) for encoding in encodings]
+        rows = [windowed(encoding.ids, self.max_tokens) for encoding in encodings]
         outputs: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
         for group in _groups([len(row) for row in rows]):
             more = {name: values[group] for name, values in inputs.items()}
@@ -148,6 +166,20 @@ class OnnxEmbedder:
             `(len(texts), dim)`, rows of L2 norm 1.
         """
         return self._encoder.run(texts)
+
+    def measure(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """Embed whole texts, and count their tokens; blocks the calling thread.
+
+        Raises:
+            ContextLengthError: A text is longer than the window.
+        """
+        lengths = self._encoder.lengths(texts)
+        window = self._encoder.max_tokens
+        for i, length in enumerate(lengths):
+            if length > window:
+                message = f"`input[{i}]` has {length} tokens, of which the encoder reads {window}. Send shorter pieces."
+                raise ContextLengthError(message, "input")
+        return self.embed(texts), sum(lengths)
 
 
 def windowed(ids: list[int], max_tokens: int) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
-from app.errors import CacheUnavailableError, ConfigError
+from app.errors import CacheUnavailableError, ConfigError, InvalidRequestError
 from app.section import Section
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ class OpenAIEmbedderConfig(Section):
     """A model of OpenAI's embeddings endpoint, or of anything that speaks it. Every lookup then waits for that API.
 
     Attributes:
+        model: The API's name for it.
         dimensions: Ask for shorter vectors; by default the model's own length.
+        base_url: Of the API; null is OpenAI's.
         api_key_env: The environment variable that holds the key; null where none is needed.
+        timeout_s: Longest wait for the vectors; a lookup without them is a miss.
     """
 
     kind: Literal["openai"]
@@ -65,13 +68,27 @@ class OpenAIEmbedder:
         Raises:
             CacheUnavailableError: The API did not answer.
         """
+        try:
+            return self.measure(texts)[0]
+        except InvalidRequestError as error:  # of a lookup, not of the client
+            raise CacheUnavailableError(error.message) from error
+
+    def measure(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """Embed texts, and return the tokens that the API counted; blocks the calling thread.
+
+        Raises:
+            InvalidRequestError: The API refuses the texts.
+            CacheUnavailableError: The API did not answer.
+        """
         import openai
 
         try:
             answer = self._client.embeddings.create(
                 model=self._model, input=list(texts), dimensions=self._dimensions or openai.omit
             )
+        except openai.BadRequestError as error:
+            raise InvalidRequestError(f"embedder: {error.message}", "input") from error
         except openai.OpenAIError as error:
             raise CacheUnavailableError(f"embedder: {type(error).__name__}") from error
         rows = np.array([row.embedding for row in sorted(answer.data, key=lambda row: row.index)], np.float32)
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32), answer.usage.prompt_tokens

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 
 class OpenAIProviderConfig(Section):
-    """A model behind an OpenAI-compatible API. The key is read from `api_key_env`; null means the API needs none.
+    """A model behind an OpenAI-compatible API.
 
     Attributes:
+        model: The API's name for it, which clients may ask for.
+        base_url: Of the API.
+        api_key_env: The environment variable that holds the key; null means the API needs none.
+        timeout_s: Longest wait for the API to send anything.
         price: What its tokens cost; by default the list price of the model.
     """
 

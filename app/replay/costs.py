@@ -97,7 +97,7 @@ def tiers_of(scores: NDArray[np.float32], tools: NDArray[np.bool_], tiers: tuple
 
     Every request is taken to be routed, whatever model it named, and every tier to be up.
     """
-    able = {tier.name for tier in tiers if tier.llm is None or tier.llm.tools}
+    able = {tier.name for tier in tiers if "tools" in tier.takes()}
     places = {tier.name: place for place, tier in enumerate(tiers)}
 
     def place(score: float, needs_tools: bool) -> int:

@@ -303,7 +303,7 @@ async def test_a_failure_of_our_own_is_a_500_that_tells_nothing(cache: FakeExact
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/embeddings", 404), ("GET", CHAT, 405), ("POST", "/", 404), ("GET", "/docs", 404)],
+    [("GET", "/v1/completions", 404), ("GET", CHAT, 405), ("POST", "/", 404), ("GET", "/docs", 404)],
 )
 async def test_an_unknown_url_is_answered_in_openais_shape(
     providers: Providers, method: str, path: str, status: int
@@ -362,6 +362,14 @@ async def test_models_are_the_aliases_the_tiers_and_their_models(providers: Prov
         "medium": "mid",
         "large": "top",
     }
+
+
+async def test_the_encoder_is_a_model_where_there_is_a_cache(providers: Providers) -> None:
+    cached = {"redis": {"embedded": True}, "cache": {"embeddings": {"models": ["text-embedding-3-small"]}}}
+    config = GatewayConfig.model_validate({**CONFIG.model_dump(exclude_defaults=True), **cached})
+    response = await client(None, providers, config=config).get("/v1/models")
+    encoders = [model["id"] for model in response.json()["data"] if model["owned_by"] == "cache"]
+    assert encoders == ["minilm", "text-embedding-3-small"]
 
 
 async def test_a_model_is_found_by_its_name(providers: Providers) -> None:

@@ -80,12 +80,12 @@ def test_a_tier_without_stand_in_has_none(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_tools_go_to_api_tiers_and_to_local_models_set_up_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    able = {**LOCAL, "name": "able", "max_score": 0.5, "llm": {"model": "a/able", "tools": True}}
+    able = {**LOCAL, "name": "able", "max_score": 0.5, "llm": {"model": "a/able"}, "abilities": ["tools"]}
     config = gateway(LOCAL, able, tier(stand_in="local"))
     monkeypatch.setenv("A_KEY", "secret")
-    assert config.tool_tiers() == {"able", "top"}
+    assert [tier.name for tier in config.routable_tiers() if "tools" in tier.takes()] == ["able", "top"]
     monkeypatch.delenv("A_KEY")
-    assert config.tool_tiers() == {"able"}
+    assert [tier.name for tier in config.routable_tiers() if "tools" in tier.takes()] == ["able"]
 
 
 def test_the_baseline_is_the_first_model_of_the_last_tier_unless_it_is_named() -> None:

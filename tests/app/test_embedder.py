@@ -7,7 +7,7 @@ import pytest
 
 from app.bundled import missing
 from app.embedding import OnnxEmbedder, OnnxEmbedderConfig
-from app.errors import ConfigError
+from app.errors import ConfigError, ContextLengthError
 
 TEXTS = [
     "How do I reset my password?",
@@ -67,6 +67,17 @@ def test_a_long_text_keeps_its_head_and_its_tail(embedder: OnnxEmbedder) -> None
     assert middle == pytest.approx(1, abs=1e-5)
     assert head < 0.99
     assert tail < 0.99
+
+
+def test_measured_texts_have_their_embeddings_and_the_count_of_their_tokens(embedder: OnnxEmbedder) -> None:
+    rows, tokens = embedder.measure(["Where is Bern?", "Bern"])
+    np.testing.assert_allclose(rows, embedder.embed(["Where is Bern?", "Bern"]), atol=1e-6)
+    assert tokens == 6 + 3  # words and punctuation, and the two marks that the model puts around a text
+
+
+def test_a_text_that_would_be_cut_is_not_measured(embedder: OnnxEmbedder) -> None:
+    with pytest.raises(ContextLengthError, match=r"`input\[1\]` has \d+ tokens, of which the encoder reads 256"):
+        embedder.measure(["short", FILLER])
 
 
 def test_vectors_of_another_window_or_precision_have_another_space(embedder: OnnxEmbedder) -> None:

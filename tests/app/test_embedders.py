@@ -9,8 +9,8 @@ import pytest
 from app.bundled import minilm_source
 from app.cache import CacheConfig
 from app.embedding import OnnxEmbedderConfig, OpenAIEmbedderConfig, SentenceTransformersConfig
-from app.errors import CacheUnavailableError, ConfigError
-from tests.upstream import Upstream
+from app.errors import CacheUnavailableError, ConfigError, InvalidRequestError
+from tests.upstream import Script, Upstream
 
 TEXTS = ["How do I reset my password?", "Where is Bern?"]
 
@@ -81,6 +81,23 @@ def test_openai_vectors_have_norm_one_and_keep_their_order() -> None:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     assert rows[0] @ rows[2] == pytest.approx(1, abs=1e-6)
     assert rows[0] @ rows[1] < 0.999
+
+
+def test_the_tokens_of_an_embeddings_api_are_those_it_counts() -> None:
+    with Upstream() as upstream:
+        config = OpenAIEmbedderConfig(kind="openai", base_url=upstream.url, api_key_env=None, dimensions=8)
+        rows, tokens = config.build().measure(["one two", "three"])
+    assert (rows.shape, tokens) == ((2, 8), 3)
+
+
+def test_what_an_embeddings_api_refuses_is_the_clients_fault_but_costs_a_lookup_only_a_miss() -> None:
+    refusal = {"message": "input is too long", "type": "invalid_request_error"}
+    with Upstream(Script(status=400, error=refusal)) as upstream:
+        embedder = OpenAIEmbedderConfig(kind="openai", base_url=upstream.url, api_key_env=None).build()
+        with pytest.raises(InvalidRequestError, match="too long"):
+            embedder.measure(TEXTS)
+        with pytest.raises(CacheUnavailableError, match="too long"):
+            embedder.embed(TEXTS)
 
 
 def test_an_embeddings_api_that_fails_is_a_cache_that_is_down() -> None:

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.errors import ModelNotFoundError
+from app.config import GatewayConfig
+from app.errors import InvalidRequestError, ModelNotFoundError
 from app.pricing import Price
-from app.routing import LocalLLMConfig, TierConfig, pinned, plan
+from app.routing import LocalLLMConfig, Needs, Route, TierBounds, TierConfig, needs_of, pinned, plan, route
 from tests.fakes import CONFIG
 
 TIERS = CONFIG.tiers
@@ -42,7 +43,7 @@ def test_a_harder_prompt_never_starts_lower(one: float, other: float) -> None:
 
 @pytest.mark.parametrize(("model", "tier"), [("mid", "mid"), ("medium", "mid"), ("top", "top"), ("small", "local")])
 def test_a_tier_is_pinned_by_its_name_or_by_its_models(model: str, tier: str) -> None:
-    assert [found.name for found in pinned(model, TIERS)] == [tier]
+    assert pinned(model, TIERS).name == tier
 
 
 def test_an_unknown_model_is_answered_with_those_there_are() -> None:
@@ -104,3 +105,146 @@ def test_a_tier_misses_its_keys_while_no_target_can_be_asked(monkeypatch: pytest
 def test_a_target_without_a_key_in_its_configuration_misses_none() -> None:
     tier = TierConfig.model_validate({"name": "mid", "max_score": 1, "targets": [{"model": "a", "api_key_env": None}]})
     assert tier.missing_keys() == []
+
+
+CUTS = [("score", (0.3, 0.7))]
+
+
+def limited(**changes: dict[str, Any]) -> tuple[TierConfig, ...]:
+    """The three tiers, some of them changed."""
+    return tuple(tier.model_copy(update=changes.get(tier.name, {})) for tier in TIERS)
+
+
+def names(found: Route) -> list[str]:
+    return [tier.name for tier in found.tiers]
+
+
+@given(st.floats(0, 1))
+def test_without_a_reason_against_it_the_score_decides(score: float) -> None:
+    assert route(score, Needs(), TIERS, CUTS) == Route(plan(score, TIERS), score, "score")
+
+
+def test_without_a_score_the_best_tier_is_asked() -> None:
+    found = route(None, Needs(), TIERS, CUTS)
+    assert (names(found), found.reason) == (["top"], "unclassified")
+
+
+@pytest.mark.parametrize(
+    ("score", "bounds", "at_least", "wanted", "reason"),
+    [
+        (0.1, TierBounds(floor="mid"), None, ["mid", "top"], "floor"),
+        (0.8, TierBounds(floor="mid"), None, ["top"], "score"),
+        (0.8, TierBounds(ceiling="mid"), None, ["mid"], "ceiling"),
+        (0.1, TierBounds(ceiling="mid"), None, ["local", "mid"], "score"),
+        (None, TierBounds(ceiling="local"), None, ["local"], "ceiling"),
+        (0.1, TierBounds(cuts=(0.0, 0.05)), None, ["top"], "score"),
+        (0.1, TierBounds(), "mid", ["mid", "top"], "conversation"),
+        (0.8, TierBounds(), "mid", ["top"], "score"),
+        (0.1, TierBounds(ceiling="mid"), "top", ["mid"], "ceiling"),
+        (0.1, TierBounds(floor="mid"), "top", ["top"], "conversation"),
+        (0.1, TierBounds(), "a tier of last week", ["local", "mid", "top"], "score"),
+    ],
+)
+def test_bounds_and_the_conversation_move_a_request(
+    score: float | None, bounds: TierBounds, at_least: str | None, wanted: list[str], reason: str
+) -> None:
+    cuts = [("score", bounds.cuts or (0.3, 0.7))]
+    found = route(score, Needs(), TIERS, cuts, bounds, at_least)
+    assert (names(found), found.reason) == (wanted, reason)
+
+
+@pytest.mark.parametrize(
+    ("score", "wanted", "reason"),
+    [(0.1, "local", "score"), (0.28, "mid", "quality"), (0.5, "mid", "score"), (0.65, "top", "share")],
+)
+def test_what_moved_the_cut_point_that_decides_is_the_reason(score: float, wanted: str, reason: str) -> None:
+    cuts = [*CUTS, ("share", (0.3, 0.6)), ("quality", (0.26, 0.6))]
+    found = route(score, Needs(), TIERS, cuts)
+    assert (found.tiers[0].name, found.reason) == (wanted, reason)
+
+
+@pytest.mark.parametrize(
+    ("needs", "wanted", "reason"),
+    [
+        (Needs(50), ["local", "mid", "top"], "score"),
+        (Needs(150), ["mid", "top"], "context"),
+        (Needs(50, frozenset({"tools"})), ["mid", "top"], "tools"),
+        (Needs(50, frozenset({"vision"})), ["top"], "vision"),
+        (Needs(150, frozenset({"tools", "vision"})), ["top"], "tools"),
+        (Needs(50, tiers=frozenset({"mid"})), ["mid"], "profile"),
+        (Needs(50, tiers=frozenset({"local", "top"})), ["local", "top"], "score"),
+    ],
+)
+def test_a_tier_that_lacks_what_a_request_needs_is_left_out(needs: Needs, wanted: list[str], reason: str) -> None:
+    tiers = limited(local={"abilities": frozenset(), "context_tokens": 100}, mid={"abilities": frozenset({"tools"})})
+    found = route(0.1, needs, tiers, CUTS)
+    assert (names(found), found.reason) == (wanted, reason)
+
+
+def test_a_request_that_only_a_weaker_tier_can_take_goes_there() -> None:
+    found = route(0.9, Needs(50, frozenset({"audio"})), limited(top={"abilities": frozenset()}), CUTS)
+    assert (names(found), found.reason) == (["mid"], "audio")
+
+
+def test_a_prompt_that_seems_too_long_for_every_tier_is_left_to_the_one_that_holds_most() -> None:
+    tiers = limited(local={"context_tokens": 10}, mid={"context_tokens": 30}, top={"context_tokens": 20})
+    assert names(route(0.1, Needs(99), tiers, CUTS)) == ["mid"]
+
+
+def test_what_no_permitted_tier_takes_is_refused_with_those_that_do() -> None:
+    tiers = limited(local={"abilities": frozenset()}, mid={"abilities": frozenset({"tools"})})
+    needs = Needs(0, frozenset({"vision"}))
+    with pytest.raises(InvalidRequestError, match=r"Images are not supported here.*none that is configured") as refused:
+        route(0.1, needs, tiers, CUTS, TierBounds(ceiling="mid"))
+    assert refused.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("score", "needs", "bounds", "cheaper"),
+    [
+        (0.35, Needs(), TierBounds(), "local"),
+        (0.41, Needs(), TierBounds(), None),
+        (0.29, Needs(), TierBounds(), None),
+        (0.75, Needs(), TierBounds(), "mid"),
+        (0.75, Needs(), TierBounds(floor="top"), None),
+        (0.75, Needs(), TierBounds(ceiling="mid"), None),
+        (0.35, Needs(200), TierBounds(), None),
+    ],
+)
+def test_just_above_a_cut_point_the_cheaper_tier_may_be_tried(
+    score: float, needs: Needs, bounds: TierBounds, cheaper: str | None
+) -> None:
+    found = route(score, needs, limited(local={"context_tokens": 100}), CUTS, bounds, margin=0.1)
+    assert (found.cheaper and found.cheaper.name) == cheaper
+
+
+def test_what_a_request_needs_is_read_off_its_body() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:"}}
+    recording = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+    content = [{"type": "text", "text": "x" * 40}, picture, recording, {"type": "file", "file": {}}]
+    messages = [{"role": "system", "content": "y" * 40}, {"role": "user", "content": content}]
+    body = {"messages": messages, "tools": [{}], "max_tokens": 30}
+    assert needs_of(body) == Needs(50, frozenset({"tools", "vision", "audio", "files"}))
+    assert needs_of({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}) == Needs()
+
+
+def test_a_prompt_that_may_pass_the_narrowest_tier_is_counted() -> None:
+    narrow = TIERS[0].model_copy(update={"context_tokens": 50})
+    body = {"messages": [{"role": "user", "content": "你好，世界！" * 10}]}
+    assert needs_of(body).tokens == 15
+    assert needs_of(body, narrow).tokens == 40
+    assert needs_of(body, TIERS[0]).tokens == 15
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"floor": "best"}, "acme.floor: there is no tier `best`"),
+        ({"floor": "top", "ceiling": "mid"}, "acme.floor: is above the ceiling"),
+        ({"cuts": [0.5]}, "acme.cuts: must be 2 rising numbers"),
+        ({"cuts": [0.5, 0.4]}, "acme.cuts: must be 2 rising numbers"),
+    ],
+)
+def test_bounds_that_cannot_be_stop_the_start(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GatewayConfig.model_validate({**CONFIG.model_dump(), "routing": {"tenants": {"acme": fields}}})

@@ -1,4 +1,4 @@
-"""The real thing, started once: embedded Redis, Ray Serve with HAProxy, vLLM on the bundled model, two tenants."""
+"""The real thing, started once: embedded Redis, Ray Serve with HAProxy, vLLM on the bundled model, three tenants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from app.launch import Launcher
 from app.tenants import key_hash
 from tests.upstream import Upstream
 
-KEYS = {"acme": "tw-acme-secret", "globex": "tw-globex-secret"}
+KEYS = {"acme": "tw-acme-secret", "globex": "tw-globex-secret", "initech": "tw-initech-secret"}
+# Of the one tenant that tries the local model first, however hard the prompt.
+CASCADE = {"tenants": ["initech"], "margin": 1.0, "min_token_probability": 0.05}
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 
 
@@ -50,6 +52,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         arguments["cache"]["tool_calls"] = True
         arguments["tenants"] = {"kind": "keys", "file": str(folder / "tenants.keys")}
         arguments["cache"] = {**arguments.get("cache", {}), "audit": {"share": 1.0}}
+        arguments["routing"] = {"cascade": CASCADE}
         arguments["tiers"][1]["targets"][0] |= {"base_url": upstream.url, "api_key_env": None}
         arguments["tiers"][2]["targets"][0] |= {"api_key_env": "TIERWISE_TEST_NO_SUCH_KEY"}
         (folder / "tenants.keys").write_text("".join(f"{key_hash(key)} {name}\n" for name, key in KEYS.items()))

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import psutil
 import pytest
 
-from tests.e2e.conftest import Gateway
+from tests.e2e.conftest import KEYS, Gateway
 from tests.upstream import Script
 from tests.waiting import eventually
 
@@ -87,6 +88,50 @@ def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
 
 
+def test_the_local_model_speaks_openais_responses_whole_and_streamed(gateway: Gateway) -> None:
+    asked: Any = {"model": "local", "max_output_tokens": 12, "input": "Count to forty."}
+    response = gateway.client().responses.create(**asked, instructions="Be brief.")
+    events = list(gateway.client().responses.create(**asked, stream=True))
+    assert response.output_text
+    assert response.usage is not None
+    assert (response.model, 0 < response.usage.output_tokens <= 12) == ("smollm2-135m", True)
+    last = events[-1].response
+    assert events[-1].type == f"response.{last.status}"
+    assert 0 < last.usage.output_tokens <= 12
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == last.output_text
+
+
+def test_the_local_model_speaks_anthropics_messages_whole_and_streamed(gateway: Gateway) -> None:
+    asked: Any = {"model": "local", "max_tokens": 12, "messages": [{"role": "user", "content": "Count to thirty."}]}
+    with anthropic.Anthropic(base_url=gateway.url, api_key=KEYS["acme"], max_retries=0) as client:
+        message: Any = client.messages.create(**asked, system="Be brief.")
+        with client.messages.stream(**asked) as stream:
+            texts = list(stream.text_stream)
+            streamed: Any = stream.get_final_message()
+    assert message.content[0].text
+    assert (message.model, 0 < message.usage.output_tokens <= 12) == ("smollm2-135m", True)
+    assert "".join(texts) == streamed.content[0].text != ""
+    assert {message.stop_reason, streamed.stop_reason} <= {"end_turn", "max_tokens"}
+    assert 0 < streamed.usage.output_tokens <= 12
+
+
+def test_the_caches_encoder_makes_embeddings(gateway: Gateway) -> None:
+    texts = ["How do I reset my password?", "I forgot my password, how can I set a new one?", "Where is Bern?"]
+    answer = gateway.client().embeddings.create(model="minilm", input=texts)
+    password, forgot, bern = (row.embedding for row in answer.data)
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert cosine(password, password) == pytest.approx(1, abs=1e-3)
+    assert cosine(password, forgot) > 0.7 > 0.3 > cosine(password, bern)
+    assert answer.usage.prompt_tokens > 20
+    with pytest.raises(openai.NotFoundError, match="Use one of: minilm"):
+        gateway.client().embeddings.create(model="text-embedding-3-small", input="hi")
+    with pytest.raises(openai.BadRequestError, match="Send shorter pieces"):
+        gateway.client().embeddings.create(model="minilm", input="word " * 400)
+
+
 def test_the_local_model_obeys_a_json_schema(gateway: Gateway) -> None:
     schema = {"type": "object", "properties": {"date": {"type": "string"}}, "required": ["date"]}
     completion, _ = ask(
@@ -106,6 +151,40 @@ def test_auto_routes_by_score_and_says_so(gateway: Gateway) -> None:
     assert easy["route"] == hard["route"] == "score"
     assert float(easy["score"]) < float(hard["score"])
     assert easy["tier"] == "local"
+
+
+HARD = "Prove that there are infinitely many primes congruent to 3 modulo 4, and that the proof fails for 1 modulo 4."
+
+
+def test_within_a_conversation_the_tier_never_drops(gateway: Gateway) -> None:
+    first, headers = ask(gateway.client(), HARD, model="auto")
+    messages = [
+        {"role": "user", "content": HARD},
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "user", "content": "Thanks, bye!"},
+    ]
+
+    def next_turn() -> dict[str, str]:  # what was reached is noted after the answer
+        return ask(gateway.client(), "", model="auto", messages=messages, extra_headers={"Cache-Control": "no-store"})[
+            1
+        ]
+
+    assert headers["tier"] != "local"
+    assert eventually(lambda: next_turn()["route"] == "conversation", 5)
+    assert next_turn()["tier"] == headers["tier"]
+    assert ask(gateway.client(), "Thanks, bye!", model="auto")[1]["tier"] == "local"
+
+
+def test_near_a_cut_point_the_local_models_answer_is_kept_if_it_is_whole_and_sure(gateway: Gateway) -> None:
+    tries = gateway.client("initech")
+    whole, headers = ask(
+        tries, "Explain the difference between TCP and UDP to a colleague.", model="auto", max_tokens=200, stop=["."]
+    )
+    assert (headers["cascade"], headers["model"]) == ("kept", "smollm2-135m")
+    assert whole.choices[0].logprobs is None
+    _, headers = ask(tries, "Explain how a bill becomes a law.", model="auto", max_tokens=2)
+    assert headers["cascade"] == "truncated"
+    assert "cascade" not in ask(gateway.client(), "Explain how a law is repealed.", model="auto")[1]
 
 
 def test_the_same_question_hits_exactly_and_a_rewording_by_meaning(gateway: Gateway) -> None:
@@ -339,8 +418,6 @@ def test_a_wrong_key_is_401(gateway: Gateway) -> None:
 
 
 def test_malformed_json_is_400(gateway: Gateway) -> None:
-    from tests.e2e.conftest import KEYS
-
     headers = {"authorization": f"Bearer {KEYS['acme']}", "content-type": "application/json"}
     request = urllib.request.Request(f"{gateway.url}/v1/chat/completions", b'{"model": ', headers)
     with pytest.raises(urllib.error.HTTPError) as caught:
@@ -352,7 +429,7 @@ def test_malformed_json_is_400(gateway: Gateway) -> None:
 
 def test_models_lists_what_may_be_asked_for(gateway: Gateway) -> None:
     names = [model.id for model in gateway.client().models.list()]
-    assert names == ["auto", "local", "mid", "top", "smollm2-135m", "gpt-4o-mini", "gpt-4o"]
+    assert names == ["auto", "local", "mid", "top", "smollm2-135m", "gpt-4o-mini", "gpt-4o", "minilm"]
 
 
 def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:

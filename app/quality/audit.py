@@ -1,0 +1,237 @@
+"""Checks a share of the requests routed down against the best tier's answer, off the path."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from app.background import Background
+from app.cache.agreement import answer_text, settled_answers
+from app.cache.audit import Fresh, Judge, Verdict
+from app.errors import GatewayError
+from app.quality.bound import Kept
+from app.quality.judge import Preference
+from app.schema import ChatRequest, Completion
+from app.section import Section
+
+log = logging.getLogger(__name__)
+
+
+class QualityConfig(Section):
+    """How the quality kept is watched while the gateway runs.
+
+    Attributes:
+        share: Of the routed requests, how many the best tier answers as well, in the background and at its price.
+        kept: Share of routed requests whose answer is to be as good as the best tier's; by default what the router's
+            calibration promised, or 0.95.
+        confidence: Of the interval whose end must not pass it.
+        judge: A tier or model that compares answers in free text, in both orders; null keeps the pairs for people, at
+            `GET /v1/quality/pairs`.
+        max_usd_per_day: Beyond it nothing is checked until the next day (UTC).
+        max_pairs: Pairs that wait for people; beyond it nothing is drawn for them.
+        concurrency: Checks under way at once in a replica.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    kept: Annotated[float, Field(gt=0, lt=1)] | None = None
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    judge: str | None = None
+    max_usd_per_day: NonNegativeFloat = 5.0
+    max_pairs: NonNegativeInt = 100
+    concurrency: PositiveInt = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one request that a person is to compare.
+
+    Attributes:
+        messages: Of the request.
+        tier: Whose answer stands beside the best tier's.
+        routed: What that tier said, and
+        best: the best one.
+        created: Unix time.
+    """
+
+    id: str
+    messages: Sequence[Mapping[str, object]]
+    tier: str
+    routed: str
+    best: str
+    created: float
+
+    def shown(self) -> dict[str, object]:
+        """Show it blind: which answer comes first hangs on the id alone."""
+        first, second = (self.best, self.routed) if self._best_first() else (self.routed, self.best)
+        return {"id": self.id, "messages": self.messages, "first": first, "second": second, "created": self.created}
+
+    def as_good(self, better: Preference) -> bool:
+        """Whether the routed answer serves as well, by a person's word on what was shown."""
+        return better != ("first" if self._best_first() else "second")
+
+    def _best_first(self) -> bool:
+        return hashlib.sha256(self.id.encode()).digest()[0] % 2 == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Where the checks stand: what is known, dollars spent today, and pairs that wait for people."""
+
+    kept: Kept = field(default_factory=Kept)
+    spent_usd: float = 0.0
+    waiting: int = 0
+
+
+class QualityBounds(Protocol):
+    """Counts checks for all replicas, and keeps the steps of the cut points. `app/quality/store.py` has it in Redis.
+
+    What is awaited raises CacheUnavailableError where the store does not answer.
+    """
+
+    def now(self) -> Watch:
+        """Return where it stands, at most seconds old, without waiting."""
+        ...
+
+    async def read(self) -> Watch:
+        """Return where it stands."""
+        ...
+
+    async def draw(self, down: bool) -> None:
+        """Count a routed request that was drawn; `down`: a cheaper tier answered it."""
+        ...
+
+    async def add(self, tier: str, as_good: bool) -> tuple[Kept, tuple[str, int] | None]:
+        """Count a check and make the move that it calls for; return what is known then, and the move."""
+        ...
+
+    async def spend(self, cost_usd: float) -> None:
+        """Count what a check cost."""
+        ...
+
+    async def keep(self, pair: Pair) -> None:
+        """Keep a pair for people."""
+        ...
+
+    async def pairs(self) -> list[Pair]:
+        """Return the pairs that wait, oldest first."""
+        ...
+
+    async def take(self, pair_id: str) -> Pair | None:
+        """Remove a pair and return it; None if there is none of that id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QualityCheck:
+    """One check.
+
+    Attributes:
+        tier: That answered.
+        as_good: Whether its answer serves as well as the best tier's; None where that could not be told, or not yet.
+        cost_usd: Of the best tier's answer and the judge.
+        kept: What is known since; None where nothing was counted.
+        moved: The tier whose cut point moved, and by how many steps.
+    """
+
+    tier: str
+    as_good: bool | None
+    cost_usd: float
+    kept: Kept | None
+    moved: tuple[str, int] | None = None
+
+
+class QualityAuditor:
+    """Draws what is checked and checks it in tasks of its own.
+
+    Args:
+        best: The best tier's name.
+        ask: Answers a request by the best tier.
+        judge: Says whether the first answer serves as well as the second; None keeps the pairs for people.
+        on_check: Called with every check.
+        draw: Uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: QualityConfig,
+        bounds: QualityBounds,
+        best: str,
+        ask: Callable[[ChatRequest], Awaitable[Fresh]],
+        judge: Judge | None = None,
+        on_check: Callable[[QualityCheck], None] = lambda check: None,
+        draw: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.bounds = bounds
+        self._config = config
+        self._best = best
+        self._ask = ask
+        self._judge = judge
+        self._on_check = on_check
+        self._draw = draw
+        self._now = now
+        self._checks = Background()
+
+    def answered(self, request: ChatRequest, tier: str, completion: Completion) -> None:
+        """Take note of a routed answer; one in `1/share` is drawn, and checked if a cheaper tier gave it."""
+        if self._draw() >= self._config.share:
+            return
+        free = len(self._checks) < self._config.concurrency
+        self._checks.start(self._guarded(self.bounds.draw(tier != self._best)))
+        if tier != self._best and free and self._affordable(request):
+            self._checks.start(self._guarded(self._check(request, tier, completion)))
+
+    async def label(self, pair_id: str, better: Preference) -> bool:
+        """Count a person's word on a pair; False if there is none of that id."""
+        pair = await self.bounds.take(pair_id)
+        if pair is None:
+            return False
+        await self._count(pair.tier, Verdict(pair.as_good(better)))
+        return True
+
+    async def drain(self) -> None:
+        """Wait for the checks under way."""
+        await self._checks.drain()
+
+    def _affordable(self, request: ChatRequest) -> bool:
+        watch = self.bounds.now()
+        for_people = self._judge is not None or (request.store and watch.waiting < self._config.max_pairs)
+        return for_people and watch.spent_usd < self._config.max_usd_per_day
+
+    async def _guarded(self, check: Awaitable[None]) -> None:
+        try:
+            await check
+        except GatewayError as error:
+            log.warning("a routed answer could not be checked: %s", error.message)
+
+    async def _check(self, request: ChatRequest, tier: str, routed: Completion) -> None:
+        best = await self._ask(request)
+        verdict = Verdict(settled_answers(request.body, routed.body, best.completion.body))
+        if verdict.correct is None and self._judge is not None:
+            verdict = await self._judge(request, routed, best.completion)
+        elif verdict.correct is None:
+            await self.bounds.keep(self._pair(request, tier, routed, best.completion))
+        cost = best.cost_usd + verdict.cost_usd
+        await self.bounds.spend(cost)
+        await self._count(tier, Verdict(verdict.correct, cost))
+
+    def _pair(self, request: ChatRequest, tier: str, routed: Completion, best: Completion) -> Pair:
+        name = hashlib.blake2b(
+            f"{request.tenant} {request.request_id} {self._now()}".encode(), digest_size=8
+        ).hexdigest()
+        texts = (answer_text(routed.body), answer_text(best.body))
+        return Pair(name, request.body["messages"], tier, *texts, self._now())
+
+    async def _count(self, tier: str, verdict: Verdict) -> None:
+        if verdict.correct is None:
+            self._on_check(QualityCheck(tier, None, verdict.cost_usd, None))
+            return
+        kept, moved = await self.bounds.add(tier, verdict.correct)
+        self._on_check(QualityCheck(tier, verdict.correct, verdict.cost_usd, kept, moved))

@@ -1,0 +1,38 @@
+"""Holds the share of routed requests that the best tier gets, by moving its cut point."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_WINDOW = 2000  # requests whose share is held: long enough for 5 % to be a hundred of them
+_LEAST = 100  # before, the configured cut point stands
+
+
+class TopShare:
+    """One replica's controller: each replica sees a random part of the traffic, so each holds the share by itself.
+
+    Over a window of requests, those that went to the best tier whatever their score (its only tool, a conversation it
+    began) come first; what is left of the share goes to the highest scores.
+
+    Args:
+        share: Of the routed requests, in (0, 1).
+        cut: Where it starts.
+    """
+
+    def __init__(self, share: float, cut: float) -> None:
+        self._share = share
+        self._window: deque[float | None] = deque(maxlen=_WINDOW)
+        self.cut = cut
+
+    def add(self, score: float, forced: bool) -> None:
+        """Take note of a routed request; `forced` says that its score did not send it to the best tier."""
+        self._window.append(None if forced else score)
+        if len(self._window) >= _LEAST and len(self._window) % 10 == 0:
+            self.cut = self._found()
+
+    def _found(self) -> float:
+        free = sorted(score for score in self._window if score is not None)
+        room = round(self._share * len(self._window)) - (len(self._window) - len(free))
+        if room <= 0 or not free:
+            return 1.0 + 1e-9  # nobody's score reaches it
+        return free[-room] if room <= len(free) else 0.0

@@ -1,0 +1,128 @@
+"""One answer of the right form from tiers asked in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.errors import GatewayError, UnavailableError, UpstreamError
+from app.schema import Completion, Outcome, Streaming
+from tests.fakes import FakeExactCache, FakeProvider, answer, chat, controller
+
+SCHEMA = {"type": "object", "required": ["city"]}
+WANTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+GOOD, BAD, FENCED = '{"city": "Rome"}', '{"town": "Rome"}', '```json\n{"city": "Rome"}\n```'
+Providers = dict[str, FakeProvider]
+
+
+class Scripted(FakeProvider):
+    """A FakeProvider whose answers come in turn; the last one again and again."""
+
+    def __init__(self, model: str, *answers: str | GatewayError | Completion) -> None:
+        super().__init__(model)
+        self._answers = list(answers)
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        self.bodies.append(body)
+        said = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(said, GatewayError):
+            raise said
+        return said if isinstance(said, Completion) else answer(said, self.completion.target)
+
+
+def providers(small: FakeProvider, medium: FakeProvider | None = None) -> Providers:
+    return {"local": small, "mid": medium or Scripted("medium", GOOD), "top": Scripted("large", GOOD)}
+
+
+async def ask(given: Providers, **fields: Any) -> Outcome:
+    return await controller(None, given).handle(chat("Where?", response_format=WANTED, **fields))
+
+
+def text_of(outcome: Outcome) -> str:
+    return str(outcome.completion.body["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "fate", "asked", "tier"),
+    [
+        ((GOOD,), "valid", 1, "local"),
+        ((FENCED,), "repaired", 1, "local"),
+        ((BAD, GOOD), "repaired", 2, "local"),
+        ((BAD, FENCED), "repaired", 2, "local"),
+        ((BAD, BAD), "escalated", 2, "mid"),
+        ((BAD, UpstreamError("down", "fake")), "escalated", 2, "mid"),
+    ],
+)
+async def test_an_answer_of_the_wrong_form_is_repaired_once_and_then_asked_of_the_next_tier(
+    answers: tuple[Any, ...], fate: str, asked: int, tier: str
+) -> None:
+    small = Scripted("small", *answers)
+    outcome = await ask(providers(small))
+    assert (outcome.schema, outcome.tier, len(small.bodies), text_of(outcome)) == (fate, tier, asked, GOOD)
+
+
+async def test_a_repair_names_the_error_and_is_paid_for() -> None:
+    medium = Scripted("medium", BAD, GOOD)
+    outcome = await ask(providers(Scripted("small", GOOD), medium), model="mid")
+    assert '"city" is a required property' in medium.bodies[1]["messages"][-1]["content"]
+    assert outcome.cost_usd == pytest.approx(2 * (100 + 50 * 2) / 1e6)
+
+
+async def test_where_no_tier_can_the_answer_is_given_and_marked() -> None:
+    given = {name: Scripted(model, BAD) for name, model in (("local", "small"), ("mid", "medium"), ("top", "large"))}
+    outcome = await ask(dict(given))
+    assert (outcome.schema, outcome.tier, text_of(outcome)) == ("invalid", "top", BAD)
+    assert outcome.cost_usd == pytest.approx(2 * (100 + 100 + 1000 + 1000) / 1e6)
+
+
+async def test_where_the_stronger_tiers_fail_an_answer_of_the_wrong_form_is_better_than_none() -> None:
+    down = Scripted("medium", UpstreamError("down", "fake"))
+    given = {"local": Scripted("small", BAD), "mid": down, "top": Scripted("large", UpstreamError("down", "fake"))}
+    outcome = await ask(dict(given))
+    assert (outcome.schema, outcome.tier, text_of(outcome)) == ("invalid", "local", BAD)
+
+
+async def test_where_nobody_answers_it_is_unavailable() -> None:
+    down = {name: Scripted(name, UpstreamError("down", "fake")) for name in ("local", "mid", "top")}
+    with pytest.raises(UnavailableError, match="tried: local, mid, top"):
+        await ask(dict(down))
+
+
+@pytest.mark.parametrize("body", [{}, {"response_format": {"type": "text"}}])
+async def test_free_text_has_no_form_to_check(body: dict[str, Any]) -> None:
+    small = Scripted("small", FENCED)
+    outcome = await controller(None, providers(small)).handle(chat("Where?", **body))
+    assert (outcome.schema, text_of(outcome)) == (None, FENCED)
+
+
+async def test_an_answer_that_a_profile_s_limit_cut_is_asked_for_once_more() -> None:
+    small = Scripted("small", answer("Rome is", finish_reason="length"), "Rome is old.")
+    request = replace(chat("Where?", max_tokens=2), raised_max_tokens=8)
+    outcome = await controller(None, providers(small)).handle(request)
+    assert (text_of(outcome), [body["max_tokens"] for body in small.bodies]) == ("Rome is old.", [2, 8])
+
+
+async def test_a_limit_of_the_clients_own_is_kept() -> None:
+    small = Scripted("small", answer("Rome is", finish_reason="length"))
+    outcome = await controller(None, providers(small)).handle(chat("Where?", max_tokens=2))
+    assert (text_of(outcome), len(small.bodies)) == ("Rome is", 1)
+
+
+@pytest.mark.parametrize(("text", "valid"), [(GOOD, True), (BAD, False)])
+async def test_a_stream_is_checked_at_its_end_and_stored_only_if_it_is_valid(text: str, valid: bool) -> None:
+    ended: list[Outcome] = []
+    cache = FakeExactCache()
+    given = {name: FakeProvider("small", answer(text)) for name in ("local", "mid", "top")}
+    gateway = controller(cache, given, on_end=ended.append)
+    streaming = await gateway.stream(chat("Where?", response_format=WANTED, stream=True))
+    assert isinstance(streaming, Streaming)
+    if valid:
+        assert [part async for part in streaming.parts]
+    else:
+        with pytest.raises(UpstreamError, match='cannot be used: "city" is a required property'):
+            assert [part async for part in streaming.parts]
+    await gateway.drain()
+    assert (ended[0].schema, len(cache.entries)) == ("valid" if valid else "invalid", int(valid))
