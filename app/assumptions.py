@@ -34,6 +34,8 @@ class Assumptions(Section):
         semantic_hit_s: What a hit by meaning takes.
         miss_s: What a miss takes beside the tier's own time.
         answer_tokens: Of an answer, where the log has no answers at all.
+        profile_answer_tokens: By profile, of an answer that its instruction or its schema keeps short; by default an
+            answer is as long as the logged one, up to the profile's `max_tokens`.
         wrong_answer_usd: What a wrong answer costs you; by default ten times the mean request.
     """
 
@@ -42,4 +44,5 @@ class Assumptions(Section):
     semantic_hit_s: NonNegativeFloat = 0.0144
     miss_s: NonNegativeFloat = 0.0261
     answer_tokens: PositiveInt = 300
+    profile_answer_tokens: Mapping[str, PositiveInt] = {}
     wrong_answer_usd: NonNegativeFloat | None = None

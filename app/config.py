@@ -79,6 +79,8 @@ class GatewayConfig(Section):
                 raise ValueError(f"classifier.calibration: was made for tiers with `max_score` {list(made_for)}")
         if unknown := self.replay.latency.keys() - set(names):
             raise ValueError(f"replay.latency: there is no tier `{min(unknown)}`")
+        if unknown := self.replay.profile_answer_tokens.keys() - self.profiles.keys():
+            raise ValueError(f"replay.profile_answer_tokens: there is no profile `{min(unknown)}`")
         for key, judge in (("cache.audit", self.cache.audit.judge), ("routing.quality", self.routing.quality.judge)):
             if judge is not None and judge not in (*names, *self.prices()):
                 raise ValueError(f"{key}.judge: `{judge}` is neither a tier nor one of the models")

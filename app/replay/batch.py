@@ -52,7 +52,7 @@ class Cluster:
         """Read logs, each by a process, in pieces."""
         import ray.data
 
-        reader = Reader(columns, self._config.cache)
+        reader = Reader(columns, self._config)
         items = ray.data.from_items([{"index": i, "file": file} for i, file in enumerate(files)])
         read = items.repartition(len(files)).map_batches(reader, batch_format="numpy", batch_size=1)
         yield from read.iter_batches(batch_format="pyarrow", batch_size=None)

@@ -30,12 +30,13 @@ def figures(simulation: Simulation) -> dict[str, Any]:
     tiers = [tier.name for tier in simulation.config.tiers]
     routed = np.bincount(costs.tier[~hit], minlength=len(tiers)) / rows
     saved_by_cache = float(costs.before_usd[hit].sum())
+    saved_by_shape = float((costs.unshaped_usd - simulation.after_usd)[~hit].sum())
     return {
         "log": {
             "files": list(replayed.files),
             "requests": rows,
-            "from": _date(float(times.min())) if replayed.timed else None,
-            "to": _date(float(times.max())) if replayed.timed else None,
+            "from": None if replayed.untimed else _date(float(times.min())),
+            "to": None if replayed.untimed else _date(float(times.max())),
             "days": round(replayed.days, 3),
             "bad_lines": replayed.bad.count,
             "bad_reasons": replayed.bad.reasons,
@@ -56,15 +57,17 @@ def figures(simulation: Simulation) -> dict[str, Any]:
         "reliability": _reliability(simulation),
         "cache": _cache(simulation),
         "tiers": {"cache": round(float(hit.mean()), 4), **dict(zip(tiers, routed.round(4).tolist(), strict=True))},
+        "routes": _routes(simulation),
         "quality": _quality(simulation),
         "parts": {
             "cache_usd": round(saved_by_cache * month, 2),
-            "routing_usd": round((before - after - saved_by_cache) * month, 2),
-            "shaping_usd": 0.0,
+            "routing_usd": round((before - after - saved_by_cache - saved_by_shape) * month, 2),
+            "shaping_usd": round(saved_by_shape * month, 2),
         },
         "by_tenant": _groups(simulation, replayed.tenant),
         "by_route": _groups(simulation, replayed.route),
         "by_model": _groups(simulation, replayed.model),
+        "by_profile": _groups(simulation, replayed.profile),
         "by_hour": _groups(simulation, _clock(times, "%H"), by_name=True),
         "by_day": _groups(simulation, _clock(times, "%Y-%m-%d"), by_name=True, most=400),
         "settings": _settings(simulation),
@@ -162,6 +165,14 @@ def _cache(simulation: Simulation) -> dict[str, Any]:
         "measured_false_hits": measured,
         "reasons": dict(sorted(zip(replayed.reason.names, counts.tolist(), strict=True), key=lambda item: -item[1])),
     }
+
+
+def _routes(simulation: Simulation) -> dict[str, int]:
+    """Count the routed requests by what decided on their tier."""
+    reason = simulation.costs.routes.reason
+    counts = np.bincount(reason.index[simulation.routed], minlength=len(reason.names))
+    found = zip(reason.names, counts.tolist(), strict=True)
+    return {name: count for name, count in sorted(found, key=lambda item: -item[1]) if count}
 
 
 def _quality(simulation: Simulation) -> dict[str, Any] | None:

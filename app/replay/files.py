@@ -65,13 +65,19 @@ def _found(log: str) -> Iterator[str]:
 def read_rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:
     """Yield each row with the number of its line, or what is wrong with it; empty lines are skipped.
 
+    A file that breaks off, such as a download that was cut, is read as far as it goes.
+
     Raises:
-        ConfigError: The file cannot be read.
+        ConfigError: The file cannot be read at all.
     """
+    last = 0
     try:
-        yield from _rows(file)
+        for last, row in _rows(file):
+            yield last, row
     except (OSError, pa.ArrowInvalid, EOFError) as error:
-        raise ConfigError(f"cannot read `{file}`: {error}") from error
+        if not last:
+            raise ConfigError(f"cannot read `{file}`: {error}") from error
+        yield last + 1, BadLineError("the file breaks off here")
 
 
 def _rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:

@@ -46,8 +46,10 @@ def page(simulation: Simulation, shown: Mapping[str, Any], drawn: Mapping[str, A
             ("By tenant", shown["by_tenant"]),
             ("By route", shown["by_route"]),
             ("By model", shown["by_model"]),
+            ("By profile", shown["by_profile"]),
             ("By hour of the day, UTC", shown["by_hour"]),
         ],
+        parts=saved_by(shown["parts"]),
         pct=percent,
     )
 
@@ -55,6 +57,12 @@ def page(simulation: Simulation, shown: Mapping[str, Any], drawn: Mapping[str, A
 def percent(share: float, places: int = 1) -> str:
     """Write a share in percent."""
     return f"{100 * share:.{places}f} %"
+
+
+def saved_by(parts: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return what each part saves a month, in words; shaping is left out where there is none."""
+    found = {name.removesuffix("_usd"): usd for name, usd in parts.items() if usd or name != "shaping_usd"}
+    return [(name, f"-${-usd:,.2f}" if usd < 0 else f"${usd:,.2f}") for name, usd in found.items()]
 
 
 def summary(shown: Mapping[str, Any], console: Console) -> None:
@@ -79,8 +87,10 @@ def summary(shown: Mapping[str, Any], console: Console) -> None:
         facts.add_row("quality kept", _between(shown["quality"]["kept"], 1))
     facts.add_row("answered by", ", ".join(f"{tier} {percent(share)}" for tier, share in shown["tiers"].items()))
     parts = shown["parts"]
-    facts.add_row("saved a month", f"cache ${parts['cache_usd']:,.2f}, routing ${parts['routing_usd']:,.2f}")
+    facts.add_row("saved a month", ", ".join(f"{name} {usd}" for name, usd in saved_by(parts)))
     facts.add_row("best settings", _best(shown["settings"]["best"]))
+    if estimated := [f"{name} of {count:,}" for name, count in log["estimated"].items() if count]:
+        facts.add_row("estimated", ", ".join(estimated))
     facts.add_row("speed", f"{shown['speed']['requests_per_s_and_core']} requests a second and core")
     console.print(facts)
 

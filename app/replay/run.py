@@ -26,8 +26,9 @@ _TEXTS_AT_ONCE = 256
 _SHARD = 2000  # rows that are enough for a shard of scopes
 _COMPARED = 600  # hits, and as many misses, whose logged answers are compared with another's
 _NUMBERS = (
-    *("time", "text_id", "scope", "entry", "semantic", "storable", "tools", "prompt_tokens", "completion_tokens"),
-    *("cached_tokens", "batch", "latency_s", "ok", "prompt_chars", "answer_chars", "file", "line"),
+    *("time", "text_id", "scope", "entry", "semantic", "storable", "prompt_tokens", "completion_tokens"),
+    *("cached_tokens", "batch", "latency_s", "ok", "counted_tokens", "answer_tokens", "file", "line"),
+    *("needed_tokens", "limit", "raised_limit", "added_tokens", "begun", "continued", "anonymous"),
 )
 
 
@@ -77,7 +78,8 @@ class Replayed:
 
     Attributes:
         columns: Numbers of the table, its `time` complete.
-        timed: Whether the log has times.
+        untimed: How many requests the log has no time of.
+        abilities: What each takes beside text, by commas; `profile` its profile, empty for none.
         reason: The cache's decisions, such as `hit exact`.
         served: The row whose answer was served, or -1.
         near: Of a miss, the row whose answer was nearest to being served, or -1.
@@ -93,10 +95,12 @@ class Replayed:
     files: Sequence[str]
     bad: BadLines
     columns: Columns
-    timed: bool
+    untimed: int
     tenant: Labels
     route: Labels
     model: Labels
+    abilities: Labels
+    profile: Labels
     reason: Labels
     served: NDArray[np.int64]
     near: NDArray[np.int64]
@@ -119,8 +123,10 @@ class Replayed:
 
     @property
     def days(self) -> float:
-        """How long the log is, at least an hour."""
+        """How long the log is, at least an hour; one without any time is a month."""
         times = self.columns["time"]
+        if self.untimed == len(times):
+            return MONTH_S / 86400
         return max(float(times.max() - times.min()), 3600.0) / 86400
 
 
@@ -151,7 +157,7 @@ def play(
             reasons = ", ".join(f"{reason} ({lines})" for reason, lines in bad.reasons.items())
             raise ConfigError(f"there is no request in {', '.join(files)}{': ' if reasons else ''}{reasons}")
         rows = Rows(work.rows)
-        numbers, timed = _timed(rows.columns(*_NUMBERS))
+        numbers, untimed = _timed(rows.columns(*_NUMBERS))
         scopes = _arrange(work, numbers)
         # all that is kept in memory: some hundred bytes a request
         numbers = {name: _narrow(name, numbers[name]) for name in _LATER}
@@ -168,10 +174,8 @@ def play(
         files=files,
         bad=bad,
         columns=numbers,
-        timed=timed,
-        tenant=Labels(*rows.labels("tenant")),
-        route=Labels(*rows.labels("route")),
-        model=Labels(*rows.labels("model")),
+        untimed=untimed,
+        **{name: Labels(*rows.labels(name)) for name in ("tenant", "route", "model", "abilities", "profile")},
         reason=decided.reason,
         served=decided.served,
         near=decided.near,
@@ -184,8 +188,8 @@ def play(
     )
 
 
-def _timed(numbers: Columns) -> tuple[Columns, bool]:
-    """Give the rows without a time one between their neighbours'; a log without any is taken for a month."""
+def _timed(numbers: Columns) -> tuple[Columns, int]:
+    """Give the rows without a time one between their neighbours', and count them; a log without any is a month's."""
     times, place = numbers["time"], np.empty(len(numbers["time"]))
     # in the order of the files and their lines: they are read at the same time, and come mixed
     place[np.lexsort((numbers["line"], numbers["file"]))] = np.arange(len(place))
@@ -193,8 +197,8 @@ def _timed(numbers: Columns) -> tuple[Columns, bool]:
     if known.any():
         order = np.argsort(place[known])
         given = place[known][order], times[known][order]
-        return {**numbers, "time": np.where(known, times, np.interp(place, *given))}, bool(known.all())
-    return {**numbers, "time": place * MONTH_S / len(place)}, False
+        return {**numbers, "time": np.where(known, times, np.interp(place, *given))}, int((~known).sum())
+    return {**numbers, "time": place * MONTH_S / len(place)}, len(place)
 
 
 def _narrow(name: str, column: NDArray[Any]) -> NDArray[Any]:
@@ -253,7 +257,7 @@ def _decide(cluster: Machines, shards: Sequence[Mapping[str, int]], rows: int, p
 
 def _compare(cluster: Machines, decided: _Decided, numbers: Columns, progress: Progress) -> NDArray[np.int64]:
     """Compare logged answers: of some hits by meaning with what they served, of some misses with what was nearest."""
-    answered = numbers["answer_chars"] > 0
+    answered = numbers["answer_tokens"] >= 0
     meant = decided.reason.are(lambda name: name.startswith("hit ") and name != "hit exact")
     other = np.where(meant, decided.served, decided.near)
     able = answered & (other >= 0) & answered[other]

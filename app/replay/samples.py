@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.replay.simulate import Simulation
+from app.routing import cut_points
 
 _SAMPLED = 20
 _CLUSTERS = 15
@@ -90,6 +91,28 @@ def _reason(simulation: Simulation, row: int) -> str:
     )
 
 
+def _why(simulation: Simulation, row: int) -> str:
+    """Say what decided on a request's tier."""
+    routes, tenants, config = simulation.costs.routes, simulation.replayed.tenant, simulation.config
+    reason = routes.reason.names[routes.reason.index[row]]
+    bounds = config.routing.tenants.get(tenants.names[tenants.index[row]])
+    cuts = (bounds and bounds.cuts) or cut_points(config.tiers)
+    score = f"score {simulation.replayed.score[row]:.3f}"
+    if reason == "score":
+        return f"{score} is below {cuts[routes.tier[row]]:g}"
+    return f"{_BY.get(reason, f'{reason}: the tier by the score does not take it')}; {score}"
+
+
+_BY = {
+    "share": "the best tier's share is used up",
+    "floor": "the tenant's floor",
+    "ceiling": "the tenant's ceiling",
+    "conversation": "the conversation had reached it",
+    "profile": "its profile permits no other",
+    "context": "too long for the tier by the score",
+}
+
+
 def _down_routed(
     simulation: Simulation, show: Callable[[int], str], random: np.random.Generator
 ) -> list[dict[str, Any]]:
@@ -101,7 +124,7 @@ def _down_routed(
         {
             "prompt": show(row),
             "tier": tiers[costs.tier[row]].name,
-            "reason": f"score {replayed.score[row]:.3f} is below {tiers[costs.tier[row]].max_score:g}",
+            "reason": _why(simulation, row),
             "model_before": replayed.model.names[replayed.model.index[row]] or "(not logged)",
             "before_usd": round(float(costs.before_usd[row]), 6),
             "after_usd": round(float(simulation.after_usd[row]), 6),

@@ -58,20 +58,29 @@ def thresholds(replayed: Replayed, costs: Costs, present: float) -> list[Thresho
     points = []
     for threshold in np.arange(present + _STRICTER, present - _LOOSER - _STEP / 2, -_STEP):
         served = able & (evidence >= threshold - 1e-9)
-        groups = [(served & those, served[rows] & those[rows]) for those in (meant, ~meant)]
-        expected = sum(int(of.sum()) * _share(wrong[among]) for of, among in groups)
+        groups = [(int((served & those).sum()), wrong[served[rows] & those[rows]]) for those in (meant, ~meant)]
+        expected = sum(count * _share(found) for count, found in groups)
         among = served[rows]
         points.append(
             ThresholdPoint(
                 round(float(threshold), 4),
                 int(served.sum()),
                 expected / max(int(served.sum()), 1),
-                upper_bound(int(wrong[among].sum()), int(among.sum()), _CONFIDENCE) if among.any() else 1.0,
+                _upper(groups),
                 int(among.sum()),
                 float(worth[served].sum()),
             )
         )
     return points
+
+
+def _upper(groups: Sequence[tuple[int, NDArray[np.bool_]]]) -> float:
+    """Bound the share of wrong hits: of hits and of misses apart, since they were not sampled alike."""
+    there = [(count, wrong) for count, wrong in groups if count]
+    among = sum(count for count, _ in there)
+    confidence = 1 - (1 - _CONFIDENCE) / max(len(there), 1)  # all of the bounds must hold
+    bounds = [count * (upper_bound(int(w.sum()), len(w), confidence) if len(w) else 1.0) for count, w in there]
+    return sum(bounds) / among if among else 1.0
 
 
 def _share(wrong: NDArray[np.bool_]) -> float:
@@ -122,11 +131,10 @@ class RoutePoint:
 def route_points(replayed: Replayed, costs: Costs, model: QualityModel, routed: NDArray[np.bool_]) -> list[RoutePoint]:
     """Return the cut points that no others beat in cost and worst quality, by rising cost; all to the top tier is last.
 
-    Requests with tools stay where they are.
+    Requests whose tier the score alone does not decide stay where they are.
     """
     tiers = costs.tier_usd.shape[1]
-    tools = np.asarray(replayed.columns["tools"], bool)
-    free, bound = routed & ~tools, routed & tools
+    free, bound = routed & costs.routes.free, routed & ~costs.routes.free
     fixed_usd = float(costs.tier_usd[bound, costs.tier[bound]].sum())
     scores = replayed.score[free].astype(float)
     bins = np.minimum((scores * _BINS).astype(int), _BINS - 1)

@@ -16,6 +16,7 @@ from app.replay.values import (
     latency_of,
     messages_of,
     number,
+    option,
     succeeded,
     unix_time,
 )
@@ -86,7 +87,8 @@ def _plain(row: Row) -> Record:
         response = decoded(response.get("body", response))
     asked = first(request, "messages", "input", "prompt", "question") or first(row, "messages", "input", "prompt")
     said = response or first(row, "answer", "output", "reply")
-    kept = {name: row[name] for name in _OPTIONS if row.get(name) is not None} if request is row else request
+    kept = {name: option(row[name]) for name in _OPTIONS if row.get(name) not in (None, "")}
+    kept = kept if request is row else request
     return _record(
         _body(kept, asked, first(request, "model") or first(row, "model")),
         said,
@@ -216,6 +218,9 @@ def _record(
 
 
 def _body(kept: Mapping[str, Any], asked: Any, model: Any) -> dict[str, Any]:
-    options = {key: value for key, value in kept.items() if key not in ("input", "prompt", "question")}
+    options = {key: value for key, value in kept.items() if key not in ("input", "prompt", "question", "system")}
     model = first(kept, "model") if model is None else model
-    return {**options, "model": "" if model is None else str(model), "messages": messages_of(asked)}
+    messages = messages_of(asked)
+    if isinstance(kept.get("system"), str):  # of Anthropic's requests
+        messages = [{"role": "system", "content": kept["system"]}, *messages]
+    return {**options, "model": "" if model is None else str(model), "messages": messages}

@@ -85,7 +85,7 @@ def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulat
     model = fitted(found, scores, tiers, max_scores) if found else None
     points = thresholds(replayed, costs, present)
     routes = route_points(replayed, costs, model, ~hit) if model else []
-    bound = np.asarray(replayed.columns["tools"], bool)  # by what they need, wherever the cut points are
+    bound = ~costs.routes.free  # where they go, wherever the cut points are
     top_usd = float(np.where(bound, after_usd, costs.tier_usd[:, -1])[~hit].sum())
     return Simulation(
         replayed,

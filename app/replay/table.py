@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from app.cache import CacheConfig, cache_key
-from app.cache.policy import lookup_refusal, storable
 from app.replay.files import BadLineError, Row, read_rows
-from app.replay.shapes import Record, read_record
-from app.schema import ChatRequest, Completion
-from app.wire import last_user_text, message_text
+from app.replay.requests import Gate
+from app.replay.shapes import read_record
 
 # `error` is the reason of a line that could not be read, whose other fields are empty. NaN and -1 are unknown.
 SCHEMA = pa.schema(
@@ -28,6 +23,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("time", pa.float64()),
         ("tenant", pa.string()),
+        ("anonymous", pa.bool_()),  # the log does not say whose it was
         ("route", pa.string()),
         ("model", pa.string()),
         ("prompt", pa.string()),
@@ -39,15 +35,22 @@ SCHEMA = pa.schema(
         ("semantic", pa.bool_()),
         ("refusal", pa.string()),  # why the cache must not be asked; empty if it may
         ("storable", pa.bool_()),
-        ("tools", pa.bool_()),
+        ("abilities", pa.string()),  # what it takes beside text, by commas
+        ("needed_tokens", pa.int64()),  # of its prompt and the longest answer that it asks for
+        ("profile", pa.string()),
+        ("limit", pa.int64()),  # the profile's, on the answer; 0 for none
+        ("raised_limit", pa.int64()),  # for a second try, where that cuts it; 0 for no second try
+        ("added_tokens", pa.int64()),  # to the prompt, by its profile; below 0 those left out
+        ("begun", pa.uint64()),  # the conversation that it goes on with; 0 for none
+        ("continued", pa.uint64()),  # and that of the next turn; 0 if the answer is not known
         ("prompt_tokens", pa.float64()),
         ("completion_tokens", pa.float64()),
         ("cached_tokens", pa.float64()),
         ("batch", pa.bool_()),
         ("latency_s", pa.float64()),
         ("ok", pa.bool_()),
-        ("prompt_chars", pa.int64()),
-        ("answer_chars", pa.int64()),
+        ("counted_tokens", pa.int64()),  # of the prompt, where the log does not say
+        ("answer_tokens", pa.int64()),  # of the answer, likewise; -1 without an answer
     ]
 )
 _EMPTY = {field.name: {"string": "", "double": float("nan"), "bool": False}.get(str(field.type), 0) for field in SCHEMA}
@@ -55,15 +58,16 @@ BATCH = 1000  # rows of a batch in the file; all but the last have as many
 Columns = dict[str, NDArray[Any]]
 
 
-def tables(index: int, file: str, columns: Mapping[str, str], config: CacheConfig) -> Iterator[pa.Table]:
+def tables(index: int, file: str, columns: Mapping[str, str], gate: Gate) -> Iterator[pa.Table]:
     """Read a log in pieces of the table.
 
     Args:
         index: The place of the file among the logs.
+        gate: Says what the gateway would make of each request.
     """
     batch: list[dict[str, Any]] = []
     for line, row in read_rows(file):
-        batch.append({**_EMPTY, **_fields(row, columns, config), "file": index, "line": line})
+        batch.append({**_EMPTY, **_fields(row, columns, gate), "file": index, "line": line})
         if len(batch) == BATCH:
             yield pa.Table.from_pylist(batch, SCHEMA)
             batch = []
@@ -71,55 +75,15 @@ def tables(index: int, file: str, columns: Mapping[str, str], config: CacheConfi
         yield pa.Table.from_pylist(batch, SCHEMA)
 
 
-def _fields(row: Row | BadLineError, columns: Mapping[str, str], config: CacheConfig) -> dict[str, Any]:
+def _fields(row: Row | BadLineError, columns: Mapping[str, str], gate: Gate) -> dict[str, Any]:
     try:
         if isinstance(row, BadLineError):
             raise row
-        return _of(read_record(row, columns), config)
+        return gate.fields(read_record(row, columns))
     except BadLineError as error:
         return {"error": str(error)}
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         return {"error": f"a field of another type than it should have ({type(error).__name__})"}
-
-
-def _of(record: Record, config: CacheConfig) -> dict[str, Any]:
-    body = {**record.body, "model": record.body["model"] or "auto"}
-    tenant = record.tenant or "default"
-    prompt = last_user_text(body["messages"])
-    request = ChatRequest(body, tenant, prompt)
-    key = cache_key(body, tenant)
-    refusal = lookup_refusal(request, config)
-    answer = dict(record.answer) if record.answer else None
-    kept = record.ok and refusal is None if answer is None else storable(request, Completion(answer, ""), config)
-    said = answer["choices"][0]["message"] if answer else None
-    return {
-        "time": float("nan") if record.time is None else record.time,
-        "tenant": tenant,
-        "route": record.route,
-        "model": record.body["model"],
-        "prompt": prompt,
-        "message": msgspec.json.encode(said).decode() if said else "",
-        "structured": ((body.get("response_format") or {}).get("type") or "text") != "text",
-        "text_id": int.from_bytes(hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=8).digest(), "little"),
-        "scope": int(key.scope[:16], 16),
-        "entry": int(key.entry[:16], 16),
-        "semantic": key.semantic,
-        "refusal": refusal or "",
-        "storable": kept and record.ok,
-        "tools": bool(body.get("tools")),
-        "prompt_tokens": _known(record.prompt_tokens),
-        "completion_tokens": _known(record.completion_tokens if record.ok else record.completion_tokens or 0),
-        "cached_tokens": _known(record.cached_tokens),
-        "batch": record.batch,
-        "latency_s": _known(record.latency_s),
-        "ok": record.ok,
-        "prompt_chars": sum(len(message_text(message)) for message in body["messages"]),
-        "answer_chars": len(str(said.get("content") or "")) if said else -1,
-    }
-
-
-def _known(number: float | None) -> float:
-    return float("nan") if number is None else float(number)
 
 
 @dataclass(frozen=True, slots=True)

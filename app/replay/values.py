@@ -134,6 +134,16 @@ def decoded(value: Any) -> Any:
     return value
 
 
+def option(value: Any) -> Any:
+    """Read an option of a request that may be the text of a CSV's cell: a number, or JSON."""
+    if not isinstance(value, str):
+        return value
+    read = number(value)
+    if read is None:
+        return decoded(value)
+    return int(read) if read.is_integer() else read
+
+
 def first(row: Any, *names: str) -> Any:
     """Return the first of some fields that holds anything."""
     if not isinstance(row, Mapping):

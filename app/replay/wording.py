@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from app.pricing import Price
 from app.replay.quality import seen
+from app.replay.routes import UNSUPPORTED
 from app.replay.simulate import Simulation
 
 
@@ -11,8 +15,6 @@ def assumptions(simulation: Simulation) -> list[str]:
     replayed, costs, config = simulation.replayed, simulation.costs, simulation.config
     lines: list[str] = []
     say = lines.append
-    if not replayed.timed:
-        say("Some requests have no time: they are put between their neighbours; without any, spread over a month.")
     for name, count in costs.estimated.items():
         if count:
             say(f"Estimated: {name} of {count:,} of {len(replayed.hit):,} requests ({_HOW[name]}).")
@@ -21,9 +23,16 @@ def assumptions(simulation: Simulation) -> list[str]:
         "taken to need the same tokens, and to find the same prompt tokens in their providers' caches."
     )
     say("Every request is routed, as if the models that the log names were listed under `auto_models`.")
+    lines += _routing(simulation)
+    lines += _shaping(simulation)
     say("A stored answer is there for the next request at once; identical requests in flight share one call likewise.")
     if costs.unpriced:
         say(f"Counted as free, since no price is known: {', '.join(costs.unpriced)}. Set `price_list`.")
+    if free := _free(simulation):
+        say(
+            f"Free by the configuration: {', '.join(free)}. Where the machine is not yours already, set `llm.price` to "
+            "its `usd_per_gpu_hour` and the `output_tokens_per_s` that you measured."
+        )
     say("Latency: " + "; ".join(f"{tier}: {words}" for tier, words in costs.latency.items()) + ".")
     assumed = config.replay
     say(
@@ -49,9 +58,43 @@ def assumptions(simulation: Simulation) -> list[str]:
     return lines
 
 
+def _routing(simulation: Simulation) -> Iterator[str]:
+    """Say what of the routing is left out, or was decided by something else than the log."""
+    routing, reasons = simulation.config.routing, simulation.costs.routes.reason
+    refused = int(reasons.are(UNSUPPORTED.__eq__)[simulation.routed].sum())
+    if refused:
+        yield f"No tier takes what {refused:,} requests need: the gateway refuses them, here they go to the best tier."
+    if routing.cascade.enabled or routing.cascade.tenants:
+        yield "`routing.cascade` is left out: whether a cheaper answer would have been kept, no log says."
+    if routing.conversation_ttl_s and simulation.config.redis is None:
+        yield "Without `redis` no conversation is remembered: every turn is routed for itself."
+
+
+def _shaping(simulation: Simulation) -> Iterator[str]:
+    profile = simulation.replayed.profile
+    shaped = int(profile.are(bool)[simulation.routed].sum())
+    if not shaped:
+        return
+    known = simulation.config.replay.profile_answer_tokens
+    lengths = ", ".join(f"{name} {tokens}" for name, tokens in known.items()) or "none is given"
+    yield (
+        f"Shaping: {shaped:,} routed requests have a profile. Prompts are compacted and instructed as the gateway does "
+        "it; an answer is as long as the logged one up to the profile's `max_tokens`, one that it cuts is asked for "
+        f"again and both are paid. Lengths by `replay.profile_answer_tokens`: {lengths}. Repairs of JSON are left out."
+    )
+
+
+def _free(simulation: Simulation) -> list[str]:
+    """Name the local tiers whose tokens cost nothing."""
+    return [tier.name for tier in simulation.config.tiers if tier.llm and tier.llm.price == Price()]
+
+
 _HOW = {
-    "prompt tokens": "4 characters a token",
-    "completion tokens": "4 characters a token, else the mean of the others",
+    "user": "taken to be one tenant, who share all answers; name the column, or the hit rate is too high",
+    "time": "put between their neighbours; a log without any is spread over a month",
+    "model": "taken to be the baseline's",
+    "prompt tokens": "counted by the tokenizer of the model, or of gpt-4o where that is not public",
+    "completion tokens": "counted likewise, else the mean of the others",
     "answer": "none in the log; taken to be fit to store, unless the request failed",
     "latency": "by the latency model of the model asked",
 }

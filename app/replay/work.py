@@ -21,6 +21,7 @@ from app.embedding import OpenAIEmbedderConfig
 from app.embedding.onnx import OnnxEmbedder
 from app.errors import ConfigError
 from app.replay.cache_pass import CachePass, Decision, ScopeStore, Visit
+from app.replay.requests import Gate
 from app.replay.table import Rows, tables
 
 Batch = dict[str, NDArray[Any]]
@@ -75,14 +76,14 @@ def local_embedder(config: CacheConfig) -> OnnxEmbedder:
 class Reader:
     """Reads a log into pieces of the table."""
 
-    def __init__(self, columns: Mapping[str, str], config: CacheConfig) -> None:
+    def __init__(self, columns: Mapping[str, str], config: GatewayConfig) -> None:
         self._columns = columns
-        self._config = config
+        self._gate = Gate(config)
 
     def __call__(self, batch: Batch) -> Iterator[pa.Table]:
         """Read the logs of a batch of `index` and `file`."""
         for index, file in zip(batch["index"], batch["file"], strict=True):
-            yield from tables(int(index), str(file), self._columns, self._config)
+            yield from tables(int(index), str(file), self._columns, self._gate)
 
 
 class Encoder:

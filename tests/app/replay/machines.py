@@ -33,7 +33,7 @@ class OneProcess:
         return None
 
     def read(self, files: Sequence[str], columns: Mapping[str, str]) -> Iterator[pa.Table]:
-        return Reader(columns, self._config.cache)({"index": np.arange(len(files)), "file": np.array(files)})
+        return Reader(columns, self._config)({"index": np.arange(len(files)), "file": np.array(files)})
 
     def encode(self, pieces: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
         return Encoder(self._work, self._config)(batch(pieces))

@@ -163,10 +163,22 @@ def test_what_the_log_leaves_out_is_estimated_and_said_to_be(tmp_path: Path) -> 
     log.write_text("question,team\nWhy is the sky blue?,zoo\nWhy is the sky blue?,zoo\nWhy is grass green?,farm\n")
     config = serve_file(tmp_path, cache={"ttl_s": 31 * 86400})
     shown = replay([f"file://{log}"], config, "prompt=question, tenant=team", tmp_path / "r.html", hire=OneProcess)
-    assert shown["log"]["estimated"] == {"prompt tokens": 3, "completion tokens": 3, "answer": 3, "latency": 3}
-    assert (shown["log"]["from"], shown["cache"]["exact"]) == (None, pytest.approx(1 / 3, abs=1e-3))
+    assert shown["log"]["estimated"] == {
+        "user": 0,
+        "time": 3,
+        "model": 3,
+        "prompt tokens": 3,
+        "completion tokens": 3,
+        "answer": 3,
+        "latency": 3,
+    }
+    assert (shown["log"]["from"], shown["log"]["days"], shown["cache"]["exact"]) == (
+        None,
+        30.438,
+        pytest.approx(1 / 3, abs=1e-3),
+    )
     assert shown["cache"]["measured_false_hits"] is None
-    assert any("no time" in line for line in shown["assumptions"])
+    assert any("spread over a month" in line for line in shown["assumptions"])
 
 
 @pytest.mark.parametrize("columns", ["prompt", "prompt=", "promt=question"])

@@ -117,8 +117,16 @@ def test_what_cannot_be_a_log_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"`{log}`" in raised.value.message
 
 
-def test_a_compressed_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
+def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    lines = b"".join(b'{"prompt": "question %d"}\n' % i for i in range(100_000))
     log = tmp_path / "log.jsonl.gz"
-    log.write_bytes(gzip.compress(LINES * 1000)[:-20])
-    with pytest.raises(ConfigError, match="cannot read"):
-        list(read_rows(str(log)))
+    log.write_bytes(gzip.compress(lines)[:-50_000])
+    *rows, (line, bad) = read_rows(str(log))
+    assert len(rows) > 1000
+    assert (line, str(bad)) == (len(rows) + 1, "the file breaks off here")
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.parquet").write_bytes(b"no such thing")
+    with pytest.raises(ConfigError, match=r"cannot read .*log.parquet"):
+        list(read_rows(str(tmp_path / "log.parquet")))

@@ -188,3 +188,23 @@ def test_a_request_that_failed_is_read_as_one(row: dict[str, Any]) -> None:
 def test_a_row_that_is_no_request_says_why(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadLineError, match=reason):
         read_record(row)
+
+
+def test_options_in_the_cells_of_a_csv_are_numbers_and_json() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    row = {
+        "prompt": "Why?",
+        "model": "m",
+        "temperature": "0.5",
+        "max_tokens": "20",
+        "tools": json.dumps(tools),
+        "n": "",
+    }
+    body = read_record(row).body
+    assert (body["temperature"], body["max_tokens"], body["tools"], "n" in body) == (0.5, 20, tools, False)
+
+
+def test_a_system_prompt_beside_the_messages_is_one_of_them() -> None:
+    row = {"request": {"model": "m", "system": "Be brief.", "messages": ASKED[1:]}}
+    assert read_record(row).body["messages"] == ASKED
+    assert "system" not in read_record(row).body

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,71 +11,14 @@ import pytest
 from app.cache.calibration import upper_bound
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
-from app.config import GatewayConfig
-from app.replay.costs import costs_of, tiers_of
+from app.replay.costs import costs_of
 from app.replay.figures import figures
 from app.replay.quality import Seen, fitted, seen
-from app.replay.run import Labels, Replayed
+from app.replay.run import Replayed
 from app.replay.settings import ThresholdPoint, cache_choices, route_choices, route_points, thresholds
-from app.replay.simulate import Simulation, simulate
-from app.replay.table import BadLines
+from app.replay.tokens import logged_tokens, shaped_tokens
+from tests.app.replay.made import changed, replayed, simulation
 from tests.fakes import CONFIG
-
-NOON = 1_770_000_000
-
-
-def replayed(count: int = 4, **fields: Any) -> Replayed:
-    """Make a replay of misses to `large`, of 100 and 50 tokens, in 1 s each, an hour apart; `fields` replace any."""
-    ones = np.ones(count)
-    columns: dict[str, Any] = {
-        "time": NOON + 3600 * np.arange(count),
-        "prompt_tokens": 100 * ones,
-        "completion_tokens": 50 * ones,
-        "cached_tokens": 0 * ones,
-        "batch": np.zeros(count, bool),
-        "tools": np.zeros(count, bool),
-        "ok": np.ones(count, bool),
-        "latency_s": ones,
-        "prompt_chars": 400 * ones,
-        "answer_chars": 200 * ones,
-        "text_id": np.arange(count, dtype=np.uint64),
-    }
-    columns = {name: np.asarray(fields.pop(name, column)) for name, column in columns.items()}
-    models = fields.pop("models", ["large"])
-    reasons = fields.pop("reasons", ["miss no candidate"] * count)
-    given: dict[str, Any] = {
-        "rows": None,
-        "files": ["log.jsonl"],
-        "bad": BadLines({}, []),
-        "columns": columns,
-        "timed": True,
-        "tenant": Labels(np.zeros(count, np.int32), ["acme"]),
-        "route": Labels(np.zeros(count, np.int32), [""]),
-        "model": Labels(np.arange(count, dtype=np.int32) % len(models), models),
-        "reason": labels(reasons),
-        "served": np.full(count, -1),
-        "near": np.full(count, -1),
-        "similarity": np.full(count, np.nan, np.float32),
-        "evidence": np.full(count, np.nan, np.float32),
-        "score": np.full(count, 0.5, np.float32),
-        "compared": np.zeros((0, 3), np.int64),
-        "seconds": {"read": 1.0},
-        "cores": 1,
-    }
-    return Replayed(**{**given, **{name: np.asarray(value) for name, value in fields.items()}})
-
-
-def labels(names: list[str]) -> Labels:
-    distinct = list(dict.fromkeys(names))
-    return Labels(np.array([distinct.index(name) for name in names], np.int32), distinct)
-
-
-def simulation(of: Replayed, config: GatewayConfig = CONFIG) -> Simulation:
-    return simulate(of, costs_of(of, config), config)
-
-
-def changed(**fields: Any) -> GatewayConfig:
-    return GatewayConfig.model_validate({**CONFIG.model_dump(exclude_defaults=True), **fields})
 
 
 def test_a_request_costs_what_its_model_did_and_then_what_its_tier_does() -> None:
@@ -105,13 +48,13 @@ def test_a_model_that_is_not_logged_costs_what_the_baseline_does_and_an_unknown_
     assert any("our-own" in line for line in figures(made)["assumptions"])
 
 
-def test_missing_tokens_are_estimated_by_characters_and_missing_answers_by_the_mean() -> None:
+def test_missing_tokens_are_counted_and_missing_answers_have_the_mean() -> None:
     nan = float("nan")
-    of = replayed(prompt_tokens=[nan, 8, 8, 8], completion_tokens=[10, nan, nan, 30], answer_chars=[40, 80, -1, 120])
-    costs = costs_of(of, CONFIG)
-    assert costs.prompt_tokens.tolist() == [100, 8, 8, 8]
-    assert costs.completion_tokens.tolist() == [10, 20, 20, 30]
-    assert costs.estimated == {"prompt tokens": 1, "completion tokens": 2, "answer": 1, "latency": 0}
+    of = replayed(prompt_tokens=[nan, 8, 8, 8], completion_tokens=[10, nan, nan, 30], answer_tokens=[10, 20, -1, 30])
+    tokens, estimated = logged_tokens(of, CONFIG)
+    assert tokens.prompt.tolist() == [100, 8, 8, 8]
+    assert tokens.completion.tolist() == [10, 20, 20, 30]
+    assert estimated == {"prompt tokens": 1, "completion tokens": 2, "answer": 1}
 
 
 def test_a_tier_is_as_fast_as_configured_else_as_its_model_was_in_the_log_else_as_assumed() -> None:
@@ -142,14 +85,6 @@ def test_the_model_that_answered_then_is_as_fast_now() -> None:
 def test_a_hit_takes_what_a_hit_takes() -> None:
     made = simulation(replayed(2, reasons=["hit exact", "hit verified"], served=[0, 0], evidence=[np.nan, 1.0]))
     assert made.after_s == pytest.approx([0.0012, 0.0144])
-
-
-def test_requests_with_tools_go_to_a_tier_that_takes_them() -> None:
-    tiers = GatewayConfig.model_validate(
-        {"tiers": [{"name": "local", "max_score": 0.3, "llm": {"model": "a/b"}}, *CONFIG.model_dump()["tiers"][1:]]}
-    ).tiers
-    scores, tools = np.array([0.1, 0.1, 0.9], np.float32), np.array([False, True, True])
-    assert tiers_of(scores, tools, tiers).tolist() == [0, 1, 2]
 
 
 def test_a_month_is_the_log_scaled_to_its_days() -> None:
@@ -281,3 +216,51 @@ def test_a_threshold_of_ones_own_has_no_expected_false_hits() -> None:
 def test_a_latency_for_a_tier_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=r"replay.latency: there is no tier `tpo`"):
         changed(replay={"latency": {"tpo": {"first_token_s": 1, "output_tokens_per_s": 1}}})
+
+
+def test_a_profile_saves_what_it_leaves_out() -> None:
+    lengths = {"replay": {"profile_answer_tokens": {"brief": 10}}, "profiles": {"brief": {"instruction": "Be brief."}}}
+    of = replayed(2, profiles=["brief", ""], added_tokens=[-40, 0], score=[0.9, 0.9])
+    made = simulation(of, changed(**lengths))
+    assert made.after_usd == pytest.approx([(60 * 10 + 10 * 20) / 1e6, 0.002])
+    a_month = figures(made)["parts"]["shaping_usd"] / made.a_month
+    assert a_month == pytest.approx((40 * 10 + 40 * 20) / 1e6, abs=1e-4)
+    assert made.after_s[0] < made.after_s[1]
+    assert any("brief 10" in line for line in figures(made)["assumptions"])
+
+
+def test_an_answer_that_a_profile_cuts_is_paid_twice() -> None:
+    of = replayed(3, limit=[10, 10, 100], raised_limit=[40, 0, 400])
+    shaped = shaped_tokens(logged_tokens(of, CONFIG)[0], of, CONFIG)
+    assert shaped.completion.tolist() == [10 + 40, 10, 50]
+    assert shaped.prompt.tolist() == [200, 100, 100]
+    assert shaped.calls.tolist() == [2, 1, 1]
+
+
+def test_answers_of_a_profile_that_is_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"replay.profile_answer_tokens: there is no profile `brif`"):
+        changed(replay={"profile_answer_tokens": {"brif": 10}})
+
+
+def test_who_asked_when_and_what_is_said_to_be_unknown() -> None:
+    made = simulation(replayed(3, anonymous=[True, True, False], untimed=2, models=["", "large"]))
+    estimated = made.costs.estimated
+    assert (estimated["user"], estimated["time"], estimated["model"]) == (2, 2, 2)
+    assert any("one tenant" in line for line in figures(made)["assumptions"])
+
+
+def test_a_local_tier_without_a_price_is_said_to_be_free() -> None:
+    rent = {"usd_per_gpu_hour": 2.5, "output_tokens_per_s": 1000}
+    for price, said in (({}, True), ({"price": rent}, False)):
+        local = {"name": "local", "max_score": 0.3, "llm": {"model": "a/b", **price}}
+        made = simulation(replayed(), changed(tiers=[local, *CONFIG.model_dump(exclude_defaults=True)["tiers"][1:]]))
+        assert any("Free by the configuration: local" in line for line in figures(made)["assumptions"]) is said
+
+
+def test_hits_and_misses_are_bounded_apart_since_they_are_not_sampled_alike() -> None:
+    of = graded()
+    told = of.compared[np.r_[0:1000:10, 1000:2000]]  # a tenth of the hits, all the misses
+    few = replace(of, compared=told)
+    (at,) = [point for point in thresholds(few, costs_of(few, CONFIG), 0.9) if point.threshold == 0.8]
+    assert at.wrong == pytest.approx((0.15 * 1000 + 1000) / 2000, abs=0.01)
+    assert at.wrong < at.upper < at.wrong + 0.06

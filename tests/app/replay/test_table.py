@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from app.cache import CacheConfig, cache_key
+from app.cache import cache_key
+from app.config import GatewayConfig
+from app.replay.requests import Gate
 from app.replay.table import BATCH, Rows, tables, write
+from tests.fakes import CONFIG
+
+GATE = Gate(CONFIG)
 
 
 def log(folder: Path, rows: list[dict[str, Any] | str]) -> str:
@@ -17,15 +22,15 @@ def log(folder: Path, rows: list[dict[str, Any] | str]) -> str:
     return str(file)
 
 
-def read(folder: Path, rows: list[dict[str, Any] | str]) -> Rows:
+def read(folder: Path, rows: list[dict[str, Any] | str], config: GatewayConfig = CONFIG) -> Rows:
     """Read a log into a table."""
-    write(tables(0, log(folder, rows), {}, CacheConfig()), folder / "rows.arrow")
+    write(tables(0, log(folder, rows), {}, Gate(config)), folder / "rows.arrow")
     return Rows(folder / "rows.arrow")
 
 
 def test_bad_lines_are_counted_with_reason_and_line_and_the_others_kept(tmp_path: Path) -> None:
     given: list[dict[str, Any] | str] = [{"prompt": "a"}, "{broken", {"id": 1}, {"prompt": "b", "time": {}}, "{also"]
-    count, bad = write(tables(2, log(tmp_path, given), {}, CacheConfig()), tmp_path / "rows.arrow")
+    count, bad = write(tables(2, log(tmp_path, given), {}, GATE), tmp_path / "rows.arrow")
     assert count == 2
     assert bad.reasons == {"not JSON": 2, "no messages and no prompt": 1}
     assert bad.first == [(2, 2, "not JSON"), (2, 3, "no messages and no prompt"), (2, 5, "not JSON")]
@@ -34,7 +39,7 @@ def test_bad_lines_are_counted_with_reason_and_line_and_the_others_kept(tmp_path
 def test_a_field_of_a_wrong_type_is_a_bad_line(tmp_path: Path) -> None:
     given: list[dict[str, Any] | str] = [{"messages": [{"role": "user", "content": "a"}], "tools": 3, "model": ["m"]}]
     given.append({"request": {"messages": [{"role": "user", "content": "a", "tool_calls": 5}], "model": "m"}})
-    count, bad = write(tables(0, log(tmp_path, given), {}, CacheConfig()), tmp_path / "rows.arrow")
+    count, bad = write(tables(0, log(tmp_path, given), {}, GATE), tmp_path / "rows.arrow")
     assert (count, bad.count) == (1, 1)
 
 
@@ -79,7 +84,54 @@ def test_what_must_not_be_cached_is_marked(tmp_path: Path) -> None:
 
 def test_what_the_log_does_not_say_is_unknown(tmp_path: Path) -> None:
     numbers = read(tmp_path, [{"prompt": "Why?"}, {"prompt": "Why?", "answer": "So.", "prompt_tokens": 3}]).columns(
-        "prompt_tokens", "completion_tokens", "latency_s", "time", "prompt_chars", "answer_chars"
+        "prompt_tokens", "completion_tokens", "latency_s", "time", "counted_tokens", "answer_tokens"
     )
     assert np.isnan([numbers[name][0] for name in ("prompt_tokens", "completion_tokens", "latency_s", "time")]).all()
-    assert (numbers["prompt_tokens"][1], numbers["prompt_chars"][0], list(numbers["answer_chars"])) == (3, 4, [-1, 3])
+    assert (numbers["prompt_tokens"][1], list(numbers["counted_tokens"]), list(numbers["answer_tokens"])) == (
+        3,
+        [2, 0],
+        [-1, 2],
+    )
+
+
+def test_a_turn_goes_on_with_the_conversation_that_the_last_answer_continued(tmp_path: Path) -> None:
+    first = [{"role": "user", "content": "Who wrote Middlemarch?"}]
+    answer = "George Eliot."
+    second = [*first, {"role": "assistant", "content": answer}, {"role": "user", "content": "And when?"}]
+    rows = read(tmp_path, [{"messages": first, "answer": answer}, {"messages": second, "answer": "In 1871."}])
+    talks = rows.columns("begun", "continued")
+    assert talks["begun"][0] == 0
+    assert talks["begun"][1] == talks["continued"][0] != 0
+
+
+def test_a_request_has_the_shape_of_its_profile(tmp_path: Path) -> None:
+    profiles = {"short": {"system": "labels", "max_tokens": 5, "instruction": "Be brief.", "compact": True}}
+    config = GatewayConfig.model_validate({**CONFIG.model_dump(exclude_defaults=True), "profiles": profiles})
+    asked = [{"role": "system", "content": "labels"}, {"role": "user", "content": "a" + 60 * " " + "b"}]
+    whole = {"messages": asked, "model": "gpt-4o"}
+    given: list[dict[str, Any] | str] = [
+        whole,
+        {**whole, "max_tokens": 9},
+        {"request": {**whole, "stream": True}},
+        {"prompt": "hi"},
+    ]
+    rows = read(tmp_path, given, config)
+    assert [rows.value("profile", row) for row in range(4)] == ["short", "short", "short", ""]
+    assert [rows.value("limit", row) for row in range(4)] == [5, 0, 20, 0]
+    assert [rows.value("raised_limit", row) for row in range(4)] == [20, 0, 0, 0]
+    assert rows.value("prompt", 0) == "a b"
+    assert rows.value("added_tokens", 3) == 0
+
+
+def test_what_a_tier_must_take_is_read_off_the_request(tmp_path: Path) -> None:
+    image = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
+    tool = {"type": "function", "function": {"name": "f"}}
+    rows = read(
+        tmp_path,
+        [
+            {"messages": [{"role": "user", "content": image}], "tools": [tool]},
+            {"prompt": 400 * "word ", "max_tokens": 1000},
+        ],
+    )
+    assert [rows.value("abilities", row) for row in range(2)] == ["tools,vision", ""]
+    assert rows.value("needed_tokens", 1) == 400 * 5 // 4 + 1000
