@@ -62,6 +62,11 @@ def _svg(name: str, draw: Callable[[Any], bool]) -> str:
     return text
 
 
+def _legend(axes: Any) -> None:
+    """Name the colours above the chart, where they cover nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+
+
 def _cost(axes: Any, days: list[dict[str, Any]]) -> bool:
     if not days:
         return False
@@ -71,7 +76,7 @@ def _cost(axes: Any, days: list[dict[str, Any]]) -> bool:
     step = max(1, len(days) // 8)
     axes.set_xticks(list(places)[::step], [day["name"] for day in days][::step], rotation=20, ha="right")
     axes.set_ylabel("USD a day")
-    axes.legend()
+    _legend(axes)
     return True
 
 
@@ -84,7 +89,7 @@ def _similarity(axes: Any, histogram: Mapping[str, Any]) -> bool:
     axes.bar(edges[:-1], served, width, bottom=others, align="edge", color=_SECOND, label="served")
     axes.set_xlabel("cosine to the nearest stored text")
     axes.set_ylabel("requests")
-    axes.legend()
+    _legend(axes)
     return True
 
 
@@ -120,5 +125,5 @@ def _curve(axes: Any, shown: Mapping[str, Any]) -> bool:
     axes.plot(shown["month"]["after_usd"], 100 * shown["quality"]["kept"][0], "D", color=_SECOND, label="as configured")
     axes.set_xlabel("USD a month")
     axes.set_ylabel("quality kept, %")
-    axes.legend(loc="lower right")
+    _legend(axes)
     return True

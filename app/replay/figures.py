@@ -95,15 +95,15 @@ def case_table(shown: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ("Latency, p95", f"{p95['before']:.2f} s", f"{p95['after']:.2f} s", _times(p95["before"], p95["after"])),
         (
             "Reliability",
-            f"{reliability['before']:.2%}",
-            f"{reliability['after']:.2%}",
+            f"{100 * reliability['before']:.2f} %",
+            f"{100 * reliability['after']:.2f} %",
             f"{100 * (reliability['after'] - reliability['before']):+.2f} points",
         ),
     ]
 
 
 def _change(share: float) -> str:
-    return f"{share:+.1%}"
+    return f"{100 * share:+.1f} %"
 
 
 def _times(before: float, after: float) -> str:
@@ -234,6 +234,7 @@ def _settings(simulation: Simulation) -> dict[str, Any]:
     best_cache, best_route = simulation.best_cache(), simulation.best_route()
     return {
         "threshold": simulation.present,
+        "wrong_answer_usd": round(simulation.wrong_usd, 6),
         "max_error_rate": [
             {**asdict(choice.point), **_rounded(choice, month), "max_error_rate": choice.max_error_rate}
             for choice in simulation.cache_choices

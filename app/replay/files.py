@@ -58,8 +58,9 @@ def _found(log: str) -> Iterator[str]:
     known = [name for name in names if _split(name)[0] in _FORMATS]
     if not known:
         raise ConfigError(f"`{log}` has no files that end in {', '.join(_FORMATS)}")
-    scheme, mark, _ = log.partition("://")
-    yield from (f"{scheme}://{name}" if mark else name for name in known)
+    scheme, mark, rest = log.partition("://")
+    _, asked, options = rest.partition("?")  # such as a store's own `endpoint_override`
+    yield from (f"{scheme}://{name}{asked}{options}" if mark else name for name in known)
 
 
 def read_rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from app.replay.simulate import Simulation
 from app.routing import cut_points
@@ -45,16 +47,28 @@ def samples(simulation: Simulation, redact: bool, seed: int = 0) -> dict[str, li
 
 
 def _clusters(simulation: Simulation, show: Callable[[int], str]) -> list[dict[str, Any]]:
-    """Return the stored answers that saved most, those to the same text together."""
-    hits = np.flatnonzero(simulation.replayed.hit)
-    served = simulation.replayed.served[hits]
-    _, first, cluster = np.unique(
-        simulation.replayed.columns["text_id"][served], return_index=True, return_inverse=True
-    )
-    saved = np.bincount(cluster, weights=simulation.costs.before_usd[hits], minlength=len(first))
-    count = np.bincount(cluster, minlength=len(first))
+    """Return the groups of texts that share answers and saved most by it, each by the text that served most often."""
+    replayed = simulation.replayed
+    hits = np.flatnonzero(replayed.hit)
+    served = replayed.served[hits]
+    digests = replayed.columns["text_id"]
+    _, text = np.unique(np.concatenate([digests[hits], digests[served]]), return_inverse=True)
+    asked, stored = np.split(text, 2)
+    size = int(text.max(initial=-1)) + 1
+    pairs = coo_array((np.ones(len(hits), bool), (asked, stored)), shape=(size, size))
+    count, of = connected_components(pairs, directed=False)
+    saved = np.bincount(of[asked], weights=simulation.costs.before_usd[hits], minlength=count)
+    times, texts = np.bincount(of[asked], minlength=count), np.bincount(of, minlength=count)
+    rows = np.zeros(count, np.int64)
+    often = np.argsort(np.bincount(stored, minlength=size)[stored], kind="stable")
+    rows[of[stored[often]]] = served[often]  # the last one stays, which served most
     return [
-        {"prompt": show(int(served[first[i]])), "hits": int(count[i]), "saved_usd": round(float(saved[i]), 6)}
+        {
+            "prompt": show(int(rows[i])),
+            "texts": int(texts[i]),
+            "hits": int(times[i]),
+            "saved_usd": round(float(saved[i]), 6),
+        }
         for i in np.argsort(-saved, kind="stable")[:_CLUSTERS]
     ]
 

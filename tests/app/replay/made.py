@@ -42,7 +42,7 @@ def replayed(count: int = 4, **fields: Any) -> Replayed:
     models = fields.pop("models", ["large"])
     reasons = fields.pop("reasons", ["miss no candidate"] * count)
     given: dict[str, Any] = {
-        "rows": None,
+        "rows": fields.pop("rows", None),
         "files": ["log.jsonl"],
         "bad": BadLines({}, []),
         "columns": columns,

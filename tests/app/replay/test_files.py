@@ -130,3 +130,10 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> Non
     (tmp_path / "log.parquet").write_bytes(b"no such thing")
     with pytest.raises(ConfigError, match=r"cannot read .*log.parquet"):
         list(read_rows(str(tmp_path / "log.parquet")))
+
+
+def test_the_options_of_a_folders_url_are_those_of_its_files(tmp_path: Path) -> None:
+    written(tmp_path, "log.jsonl")
+    (file,) = find([f"file://{tmp_path}?region=eu-west-1"])
+    assert file == f"file://{tmp_path}/log.jsonl?region=eu-west-1"
+    assert list(read_rows(file)) == ROWS
