@@ -27,7 +27,8 @@ class Costs:
     Attributes:
         before_usd: As logged.
         tier_usd: By the first model of each tier, in the shape of the request's profile.
-        unshaped_usd: By the tier that it goes to, without that shape.
+        unshaped_usd: By the tier that it goes to, without that shape, and
+        top_usd: by the best one, without it.
         before_s: As logged, or by the latency model of the logged model.
         tier_s: By the latency model of each tier.
         routes: Where each goes.
@@ -39,6 +40,7 @@ class Costs:
     before_usd: Floats
     tier_usd: Floats
     unshaped_usd: Floats
+    top_usd: Floats
     before_s: Floats
     tier_s: Floats
     routes: Routes
@@ -69,6 +71,7 @@ def costs_of(replayed: Replayed, config: GatewayConfig) -> Costs:
         bill.usd(logged, own, replayed.model.index),
         np.stack([bill.usd(shaped, [tariff], np.zeros_like(routes.tier)) for tariff in served], axis=1),
         bill.usd(logged, served, routes.tier),
+        bill.usd(logged, served[-1:], np.zeros_like(routes.tier)),
         before_s,
         tier_s,
         routes,

@@ -60,9 +60,16 @@ def percent(share: float, places: int = 1) -> str:
 
 
 def saved_by(parts: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Return what each part saves a month, in words; shaping is left out where there is none."""
-    found = {name.removesuffix("_usd"): usd for name, usd in parts.items() if usd or name != "shaping_usd"}
-    return [(name, f"-${-usd:,.2f}" if usd < 0 else f"${usd:,.2f}") for name, usd in found.items()]
+    """Return what each part saves a month, in words; what changes nothing is left out."""
+    return [(_PARTS[name], f"-${-usd:,.2f}" if usd < 0 else f"${usd:,.2f}") for name, usd in parts.items() if usd]
+
+
+_PARTS = {
+    "cache_usd": "the cache",
+    "best_tier_usd": "the best tier's price",
+    "routing_usd": "cheaper tiers",
+    "shaping_usd": "shaping",
+}
 
 
 def summary(shown: Mapping[str, Any], console: Console) -> None:
@@ -77,7 +84,7 @@ def summary(shown: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     facts = Table("", "", show_header=False)
     facts.add_row("from the cache", f"{percent(cache['hit_rate'])}: {percent(cache['exact'])} exact")
-    if expected := cache["expected_false_hits"]:
+    if (expected := cache["expected_false_hits"]) and cache["semantic"]:
         facts.add_row("wrong hits, expected", _between(expected["of_hits"], 2))
     measured = cache["measured_false_hits"]
     if measured and measured["of_semantic_hits"]:

@@ -86,7 +86,7 @@ class Replayed:
         similarity: Cosine to the nearest, and
         evidence: what the threshold was compared with; NaN where there was nothing to compare.
         score: Difficulty.
-        compared: Pairs of rows whose logged answers agree (1), or do not (0), or cannot be told (-1), `(pairs, 3)`.
+        compared: Pairs of rows and how their logged answers compare (`work.SAME` and so on), `(pairs, 3)`.
         seconds: What each step took, on so many
         cores: of them.
     """

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from app.replay.simulate import Simulation
+from app.replay.work import ALIKE, DIFFERENT, SAME, UNKNOWN
 from app.routing import cut_points
 
 _SAMPLED = 20
@@ -84,10 +85,13 @@ def _hits(simulation: Simulation, show: Callable[[int], str], random: np.random.
             "asked": show(row),
             "served": show(int(replayed.served[row])),
             "reason": _reason(simulation, row),
-            "answers": {1: "agree", 0: "differ"}.get(agreed.get(row, -1), "not compared"),
+            "answers": _COMPARED[agreed[row]] if row in agreed else "not compared",
         }
         for row in map(int, drawn)
     ]
+
+
+_COMPARED = {SAME: "the same", ALIKE: "alike", DIFFERENT: "differ", UNKNOWN: "neither alike nor unlike"}
 
 
 def _reason(simulation: Simulation, row: int) -> str:

@@ -18,6 +18,7 @@ from app.cache.decision import SURFACE
 from app.replay.costs import Costs
 from app.replay.quality import QualityModel
 from app.replay.run import Replayed
+from app.replay.work import ALIKE, DIFFERENT, SAME
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05)
 QUALITIES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
@@ -47,14 +48,19 @@ class ThresholdPoint:
 
 
 def thresholds(replayed: Replayed, costs: Costs, present: float) -> list[ThresholdPoint]:
-    """Judge thresholds by the logged answers, strict ones first."""
+    """Judge thresholds by the logged answers, strict ones first.
+
+    That answers are alike to the models does not speak for a looser threshold: they may confuse what the present one
+    keeps apart. There only answers that are the same count for it.
+    """
     meant = replayed.hit & ~replayed.exact
     surface = meant & np.isnan(replayed.evidence)
     evidence = np.where(surface, SURFACE, np.nan_to_num(replayed.evidence, nan=-1.0))
     able = meant | (replayed.near >= 0)
     worth = costs.tier_usd[np.arange(len(able)), costs.tier]
-    told = replayed.compared[replayed.compared[:, 2] >= 0]
-    rows, wrong = told[:, 0], told[:, 2] == 0
+    says = replayed.compared[:, 2]
+    told = replayed.compared[np.isin(says, (SAME, DIFFERENT)) | ((says == ALIKE) & meant[replayed.compared[:, 0]])]
+    rows, wrong = told[:, 0], told[:, 2] == DIFFERENT
     points = []
     for threshold in np.arange(present + _STRICTER, present - _LOOSER - _STEP / 2, -_STEP):
         served = able & (evidence >= threshold - 1e-9)
@@ -107,14 +113,15 @@ def cache_choices(points: Sequence[ThresholdPoint], wrong_usd: float) -> list[Ca
 
 
 def _loosest(points: Sequence[ThresholdPoint], rate: float) -> ThresholdPoint | None:
-    """Return the last threshold before the first that fails, of those with enough comparisons to show the rate."""
+    """Return the last threshold that adds hits before the first that fails, of those with comparisons enough."""
     needed = int(np.ceil(np.log(1 - _CONFIDENCE) / np.log(1 - rate)))  # were none of them wrong
     found: ThresholdPoint | None = None
     for point in points:
         if point.compared >= needed:
             if point.upper > rate:
                 break
-            found = point
+            if found is None or point.hits > found.hits:  # none is looser than the log gives a reason for
+                found = point
     return found
 
 

@@ -44,7 +44,8 @@ def assumptions(simulation: Simulation) -> list[str]:
     if len(replayed.compared):
         say(
             "Measured false hits: answers in free text are compared by the encoder and the verifier, which is a hint "
-            "and no verdict; look at the samples."
+            "and no verdict; look at the samples. A looser threshold than the one in force is proposed only where "
+            "answers are the same text, JSON, yes or no."
         )
     found = seen(config.classifier)
     if found:

@@ -25,6 +25,8 @@ from app.replay.requests import Gate
 from app.replay.table import Rows, tables
 
 Batch = dict[str, NDArray[Any]]
+# Two answers: the same text, JSON, yes or no; alike to the models, which is a hint; contradicting; nobody knows.
+SAME, ALIKE, DIFFERENT, UNKNOWN = 2, 1, 0, -1
 _AT_ONCE = 2000  # decisions handed back together
 
 
@@ -177,17 +179,18 @@ class Comparer:
         self._cache = RedisSemanticCache(config.cache, store, embed, verify, "", 0.0)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Say of each pair of `row` and `served` whether the answers agree: 1, 0, or -1 where that cannot be told."""
-        agreed = [self._agree(int(row), int(served)) for row, served in zip(batch["row"], batch["served"], strict=True)]
-        return {"row": batch["row"], "agree": np.array([-1 if says is None else int(says) for says in agreed])}
+        """Say of each pair of `row` and `served` how the answers compare: SAME, ALIKE, DIFFERENT or UNKNOWN."""
+        pairs = zip(batch["row"], batch["served"], strict=True)
+        return {"row": batch["row"], "agree": np.array([self._agree(int(row), int(served)) for row, served in pairs])}
 
-    def _agree(self, row: int, served: int) -> bool | None:
+    def _agree(self, row: int, served: int) -> int:
         stored, fresh = (self._completion(served), self._completion(row))
         body = {"response_format": {"type": "json_object"}} if self._rows.value("structured", row) else {}
         settled = settled_answers(body, stored, fresh)
         if settled is not None:
-            return settled
-        return asyncio.run(self._cache.agree(answer_text(stored), answer_text(fresh)))
+            return SAME if settled else DIFFERENT
+        alike = asyncio.run(self._cache.agree(answer_text(stored), answer_text(fresh)))
+        return UNKNOWN if alike is None else ALIKE if alike else DIFFERENT
 
     def _completion(self, row: int) -> dict[str, Any]:
         return {"choices": [{"message": msgspec.json.decode(self._rows.value("message", row))}]}

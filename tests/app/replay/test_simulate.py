@@ -17,6 +17,7 @@ from app.replay.quality import Seen, fitted, seen
 from app.replay.run import Replayed
 from app.replay.settings import ThresholdPoint, cache_choices, route_choices, route_points, thresholds
 from app.replay.tokens import logged_tokens, shaped_tokens
+from app.replay.work import ALIKE, DIFFERENT, SAME
 from tests.app.replay.made import changed, replayed, simulation
 from tests.fakes import CONFIG
 
@@ -156,7 +157,7 @@ def graded(count: int = 1000) -> Replayed:
         evidence=evidence,
         served=np.where(rows < count, 0, -1),
         near=np.where(rows < count, -1, 0),
-        compared=np.stack([rows, 0 * rows, (evidence >= 0.93).astype(int)], 1),
+        compared=np.stack([rows, 0 * rows, np.where(evidence >= 0.93, SAME, DIFFERENT)], 1),
     )
 
 
@@ -196,7 +197,7 @@ def test_what_wrong_answers_cost_decides_how_many_are_worth_having() -> None:
 
 def test_expected_false_hits_are_those_of_the_calibration_by_the_share_of_hits_by_meaning() -> None:
     reasons = ["hit exact", "hit surface", "hit verified", "miss x"]
-    of = replayed(reasons=reasons, served=[0, 0, 0, -1], compared=[[1, 0, 1], [2, 0, 0]])
+    of = replayed(reasons=reasons, served=[0, 0, 0, -1], compared=[[1, 0, ALIKE], [2, 0, DIFFERENT]])
     cache = figures(simulation(of))["cache"]
     semantic, hits = cache["expected_false_hits"]["of_semantic_hits"], cache["expected_false_hits"]["of_hits"]
     assert semantic[0] == pytest.approx(1 / 497, abs=1e-5)
@@ -264,3 +265,21 @@ def test_hits_and_misses_are_bounded_apart_since_they_are_not_sampled_alike() ->
     (at,) = [point for point in thresholds(few, costs_of(few, CONFIG), 0.9) if point.threshold == 0.8]
     assert at.wrong == pytest.approx((0.15 * 1000 + 1000) / 2000, abs=0.01)
     assert at.wrong < at.upper < at.wrong + 0.06
+
+
+def test_answers_that_are_alike_to_models_do_not_speak_for_a_looser_threshold() -> None:
+    evidence = np.concatenate([np.full(1000, 1.0), np.full(1000, 0.85)])
+    rows = np.arange(2000)
+    for says, hits, threshold in ((ALIKE, 1000, 1.0), (SAME, 2000, 0.85)):
+        of = replayed(
+            2000,
+            reasons=["hit verified"] * 1000 + ["miss unverified"] * 1000,
+            evidence=evidence,
+            served=np.where(rows < 1000, 0, -1),
+            near=np.where(rows < 1000, -1, 0),
+            compared=np.stack([rows, 0 * rows, np.full(2000, says)], 1),
+        )
+        choices = cache_choices(thresholds(of, costs_of(of, CONFIG), 0.9), 0.0)
+        best = max(choices, key=lambda choice: choice.net_usd)
+        assert best.point.hits == hits
+        assert best.point.threshold == pytest.approx(threshold)
