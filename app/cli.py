@@ -306,11 +306,12 @@ def bench_cache(
 def bench_log(
     file: Annotated[Path, typer.Argument(help="JSONL, for `tierwise replay`.")],
     requests: Annotated[int, typer.Option(min=1, help="In its month.")] = 20_000,
+    distinct: Annotated[bool, typer.Option("--distinct", help="Number the prompts, so that each is another.")] = False,
 ) -> None:
     """A month's log of our own making: 1,344 product prompts, some asked often, all sent to gpt-4-32k."""
     from app.benchmark.log import write_log
 
-    _report(write_log(file, requests), None)
+    _report(write_log(file, requests, distinct), None)
 
 
 def main() -> None:

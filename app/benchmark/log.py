@@ -21,24 +21,30 @@ _ASKED_AGAIN = (
 )
 
 
-def write_log(file: Path, requests: int, seed: int = 0) -> dict[str, Any]:
-    """Write a log; return what is in it."""
+def write_log(file: Path, requests: int, distinct: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Write a log; return what is in it.
+
+    Args:
+        distinct: Whether every prompt is another's, by a number: no hits, and most work for a replay.
+    """
     with file.open("w", encoding="utf-8") as lines:
-        for row in _rows(requests, random.Random(seed)):
+        for row in _rows(requests, distinct, random.Random(seed)):
             lines.write(json.dumps(row) + "\n")
     return {"requests": requests, "days": _DAYS, "model": "gpt-4-32k", "file": str(file)}
 
 
-def _rows(requests: int, draw: random.Random) -> Iterator[dict[str, Any]]:
+def _rows(requests: int, distinct: bool, draw: random.Random) -> Iterator[dict[str, Any]]:
     source = Path(app.classifier.__file__).with_name("product_prompts.jsonl")
     prompts = [row for _, row in read_rows(source, "prompt", "tier")]
     draw.shuffle(prompts)
     weights = [rank**-_ASKED_AGAIN for rank in range(1, len(prompts) + 1)]
     chosen = draw.choices(prompts, weights, k=requests)
-    for time, row in zip(sorted(_time(draw) for _ in range(requests)), chosen, strict=True):
+    times = sorted(_time(draw) for _ in range(requests))
+    for number, (time, row) in enumerate(zip(times, chosen, strict=True)):
         tokens = max(5, round(draw.lognormvariate(math.log(_TOKENS[row["tier"]]), 0.4)))
         failed = draw.random() < _FAILED
         asked = _said_otherwise(row["prompt"], draw)
+        asked = f"Case {number}: {asked}" if distinct else asked
         usage = {"prompt_tokens": 10 + len(asked) // 4, "completion_tokens": 0 if failed else tokens}
         yield {
             "time": time.isoformat(),

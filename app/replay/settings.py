@@ -47,11 +47,16 @@ class ThresholdPoint:
     saved_usd: float
 
 
-def thresholds(replayed: Replayed, costs: Costs, present: float) -> list[ThresholdPoint]:
+def thresholds(
+    replayed: Replayed, costs: Costs, present: float, calibrated: tuple[float, float] = (0.0, 0.0)
+) -> list[ThresholdPoint]:
     """Judge thresholds by the logged answers, strict ones first.
 
-    That answers are alike to the models does not speak for a looser threshold: they may confuse what the present one
-    keeps apart. There only answers that are the same count for it.
+    That answers are alike to the models does not show that a hit was right: they may confuse what the threshold is to
+    keep apart. So they do not speak for a looser threshold, nor for fewer wrong hits than the calibration found.
+
+    Args:
+        calibrated: The share of wrong hits at the present threshold, and its bound, as the calibration has it.
     """
     meant = replayed.hit & ~replayed.exact
     surface = meant & np.isnan(replayed.evidence)
@@ -65,14 +70,15 @@ def thresholds(replayed: Replayed, costs: Costs, present: float) -> list[Thresho
     for threshold in np.arange(present + _STRICTER, present - _LOOSER - _STEP / 2, -_STEP):
         served = able & (evidence >= threshold - 1e-9)
         groups = [(int((served & those).sum()), wrong[served[rows] & those[rows]]) for those in (meant, ~meant)]
-        expected = sum(count * _share(found) for count, found in groups)
+        expected = sum(count * _share(found) for count, found in groups) / max(int(served.sum()), 1)
         among = served[rows]
+        share, upper = calibrated if (told[among, 2] == ALIKE).any() else (0.0, 0.0)
         points.append(
             ThresholdPoint(
                 round(float(threshold), 4),
                 int(served.sum()),
-                expected / max(int(served.sum()), 1),
-                _upper(groups),
+                max(expected, share),
+                max(_upper(groups), upper),
                 int(among.sum()),
                 float(worth[served].sum()),
             )

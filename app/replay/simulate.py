@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.cache import CacheConfig
+from app.cache.calibration import upper_bound
 from app.config import GatewayConfig
 from app.replay.costs import Costs
 from app.replay.quality import QualityModel, fitted, seen
@@ -75,7 +77,7 @@ def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulat
     assumed = config.replay
     hit_s = np.where(replayed.exact, assumed.exact_hit_s, assumed.semantic_hit_s)
     after_s = np.where(hit, hit_s, assumed.miss_s + costs.tier_s[rows, costs.tier])
-    present = config.cache.threshold if config.cache.threshold is not None else config.cache.calibrated().threshold
+    present, calibrated = _threshold(config.cache)
     wrong_usd = assumed.wrong_answer_usd
     if wrong_usd is None:
         wrong_usd = _WRONG_BY_REQUESTS * float(costs.before_usd.mean())
@@ -83,7 +85,7 @@ def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulat
     max_scores = [tier.max_score for tier in config.tiers]
     scores, tiers = replayed.score[~hit].astype(float), costs.tier[~hit]
     model = fitted(found, scores, tiers, max_scores) if found else None
-    points = thresholds(replayed, costs, present)
+    points = thresholds(replayed, costs, present, calibrated)
     routes = route_points(replayed, costs, model, ~hit) if model else []
     bound = ~costs.routes.free  # where they go, wherever the cut points are
     top_usd = float(np.where(bound, after_usd, costs.tier_usd[:, -1])[~hit].sum())
@@ -102,3 +104,11 @@ def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulat
         routes,
         route_choices(routes, int((~hit & ~bound).sum()), top_usd, wrong_usd),
     )
+
+
+def _threshold(config: CacheConfig) -> tuple[float, tuple[float, float]]:
+    """Return the threshold in force, and the share of wrong hits that its calibration found, with its 95 % bound."""
+    if config.threshold is not None:
+        return config.threshold, (0.0, 0.0)
+    made = config.calibrated()
+    return made.threshold, (made.wrong / made.hits, upper_bound(made.wrong, made.hits, 0.95))

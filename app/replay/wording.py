@@ -44,8 +44,8 @@ def assumptions(simulation: Simulation) -> list[str]:
     if len(replayed.compared):
         say(
             "Measured false hits: answers in free text are compared by the encoder and the verifier, which is a hint "
-            "and no verdict; look at the samples. A looser threshold than the one in force is proposed only where "
-            "answers are the same text, JSON, yes or no."
+            "and no verdict; look at the samples. Best settings take them for no proof: by them no threshold is looser "
+            "than the one in force, and no share of wrong hits below the calibration's."
         )
     found = seen(config.classifier)
     if found:

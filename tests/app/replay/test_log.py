@@ -23,3 +23,9 @@ def test_the_same_seed_makes_the_same_log(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_log(tmp_path / name, 100)
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+
+def test_every_prompt_of_a_distinct_log_is_another(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.jsonl", 500, distinct=True)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len({row["request"]["messages"][0]["content"] for row in rows}) == 500

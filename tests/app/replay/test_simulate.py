@@ -283,3 +283,18 @@ def test_answers_that_are_alike_to_models_do_not_speak_for_a_looser_threshold() 
         best = max(choices, key=lambda choice: choice.net_usd)
         assert best.point.hits == hits
         assert best.point.threshold == pytest.approx(threshold)
+
+
+def test_answers_that_are_alike_do_not_show_fewer_wrong_hits_than_the_calibration() -> None:
+    rows = np.arange(1000)
+    for says, upper in ((ALIKE, 0.01), (SAME, upper_bound(0, 1000, 0.95))):
+        of = replayed(
+            1000,
+            reasons=["hit verified"] * 1000,
+            evidence=np.full(1000, 1.0),
+            served=0 * rows,
+            compared=np.stack([rows, 0 * rows, np.full(1000, says)], 1),
+        )
+        at = {p.threshold: p for p in thresholds(of, costs_of(of, CONFIG), 0.9, (0.002, 0.01))}[0.9]
+        assert at.upper == pytest.approx(upper)
+        assert at.wrong == (0.002 if says == ALIKE else 0.0)
