@@ -96,6 +96,7 @@ def test_of_two_prices_for_a_day_the_later_in_the_list_counts() -> None:
         ("openai/gpt-4o-mini", date(2025, 1, 1), 0.15, 0.6),
         ("claude-instant-1.2", date(2023, 9, 1), 1.63, 5.51),
         ("anthropic/claude-instant-1.2", date(2024, 1, 1), 0.8, 2.4),
+        ("bedrock/anthropic.claude-instant-v1", date(2024, 1, 1), 0.8, 2.4),
         ("o3", date(2025, 6, 1), 10, 40),
         ("o3", date(2025, 6, 20), 2, 8),
     ],
