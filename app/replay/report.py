@@ -121,7 +121,8 @@ def write_config(simulation: Simulation, file: ServeFile, out: Path) -> None:
     """Write the configuration with the best settings, and the log's models under `auto_models`."""
     raw = yaml.safe_load(file.path.read_text("utf-8"))
     arguments = raw["applications"][0]["args"]
-    logged = [model for model in simulation.replayed.model.names if model]
+    shaped = {model for profile in simulation.config.profiles.values() for model in profile.models}  # routed anyway
+    logged = [model for model in simulation.replayed.model.names if model and model not in shaped]
     arguments["auto_models"] = list(dict.fromkeys((*simulation.config.auto_models, *logged)))
     notes = []
     if cache := simulation.best_cache():
