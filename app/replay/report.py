@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def page(simulation: Simulation, shown: Mapping[str, Any], drawn: Mapping[str, A
         drawn: and the samples.
     """
     import jinja2
+    import markupsafe
 
     source = Path(__file__).with_name("report.html.j2").read_text("utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -51,6 +53,7 @@ def page(simulation: Simulation, shown: Mapping[str, Any], drawn: Mapping[str, A
         ],
         parts=saved_by(shown["parts"]),
         pct=percent,
+        coded=lambda line: markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(line)))),
     )
 
 

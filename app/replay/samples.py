@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from app.replay.run import Replayed
 from app.replay.simulate import Simulation
 from app.replay.work import ALIKE, DIFFERENT, SAME, UNKNOWN
 from app.routing import cut_points
@@ -74,11 +75,19 @@ def _clusters(simulation: Simulation, show: Callable[[int], str]) -> list[dict[s
     ]
 
 
+def _by_text(replayed: Replayed, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keep the first of each text, and as many as are shown."""
+    _, first = np.unique(replayed.columns["text_id"][drawn], return_index=True)
+    kept: NDArray[np.int64] = drawn[np.sort(first)][:_SAMPLED]
+    return kept
+
+
 def _hits(simulation: Simulation, show: Callable[[int], str], random: np.random.Generator) -> list[dict[str, Any]]:
     """Draw hits by meaning, and exact ones where there are not enough of those."""
     replayed = simulation.replayed
     meant = random.permutation(np.flatnonzero(replayed.hit & ~replayed.exact))
-    drawn = np.concatenate([meant, random.permutation(np.flatnonzero(replayed.exact))])[:_SAMPLED]
+    drawn = np.concatenate([meant, random.permutation(np.flatnonzero(replayed.exact))])
+    drawn = _by_text(replayed, drawn)
     agreed = {int(row): int(says) for row, _, says in replayed.compared}
     return [
         {
@@ -137,7 +146,7 @@ def _down_routed(
     """Draw requests that went to a tier below the top one."""
     tiers, costs, replayed = simulation.config.tiers, simulation.costs, simulation.replayed
     below = np.flatnonzero(simulation.routed & (costs.tier < len(tiers) - 1))
-    drawn: NDArray[np.int64] = random.permutation(below)[:_SAMPLED]
+    drawn = _by_text(replayed, random.permutation(below))
     return [
         {
             "prompt": show(row),

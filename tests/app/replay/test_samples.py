@@ -66,3 +66,9 @@ def test_a_tier_that_takes_what_the_cheaper_one_does_not_is_named_by_that() -> N
     config = changed(tiers=[{**tiers[0], "abilities": []}, *tiers[1:]])
     (drawn,) = samples(simulation(of("Why?", score=[0.1], abilities=["tools"]), config), redact=False)["down_routed"]
     assert drawn["reason"].startswith("tools: ")
+
+
+def test_a_text_is_shown_once() -> None:
+    made = of("Why?", "Why?", "How?", "Why?", score=[0.1] * 4)
+    drawn = samples(simulation(made), redact=False)["down_routed"]
+    assert sorted(row["prompt"] for row in drawn) == ["How?", "Why?"]
