@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from app.cascade import objection
 from app.errors import UnavailableError, UnfitError, UpstreamError
-from app.pricing import Price, cost_usd
+from app.pricing import Tariff, cost_usd
 from app.protocols import ChatProvider
 from app.routing import TierConfig, Tiers
 from app.schema import ChatRequest, Completion, StreamPart
@@ -48,7 +48,7 @@ class Asker:
     """
 
     def __init__(
-        self, providers: Mapping[str, ChatProvider], prices: Mapping[str, Price], local: Collection[str]
+        self, providers: Mapping[str, ChatProvider], prices: Mapping[str, Tariff], local: Collection[str]
     ) -> None:
         self._providers = providers
         self._prices = prices

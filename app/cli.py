@@ -150,6 +150,28 @@ def route_eval(
     _report(evaluate_routing(prompts, out, config), json_file)
 
 
+@app.command()
+def replay(
+    logs: Annotated[list[str], typer.Argument(metavar="LOG...", help="Files, folders or URLs: JSONL, CSV, Parquet.")],
+    config: ConfigFile = LOCAL,
+    columns: Annotated[
+        str, typer.Option(help="Names of your columns: prompt=question,answer=reply,time=at,tenant=team,...")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="The report, a page of HTML.")] = Path("replay.html"),
+    json_file: JsonFile = None,
+    write_config: Annotated[
+        Path | None, typer.Option("--write-config", help="The configuration with the best settings goes here.")
+    ] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Write no text of any prompt.")] = False,
+) -> None:
+    """What the gateway would have saved on logs of yours, and got wrong: simulated here, nothing is sent anywhere."""
+    from app.replay.command import replay as play
+
+    prepare()
+    play(logs, config, columns, out, json_file, write_config, redact)
+    _say(f"the report is in {out}")
+
+
 @train_app.command("classifier")
 def train_classifier(
     data: Annotated[list[Path], typer.Option(help="JSONL rows with outcomes: a folder or a file; can be repeated.")],
@@ -334,6 +356,18 @@ def bench_cache(
 
     prepare()
     _report(measure(entries, _say), json_file)
+
+
+@bench_app.command("log")
+def bench_log(
+    file: Annotated[Path, typer.Argument(help="JSONL, for `tierwise replay`.")],
+    requests: Annotated[int, typer.Option(min=1, help="In its month.")] = 20_000,
+    distinct: Annotated[bool, typer.Option("--distinct", help="Number the prompts, so that each is another.")] = False,
+) -> None:
+    """A month's log of our own making: 1,344 product prompts, some asked often, all sent to gpt-4-32k."""
+    from app.benchmark.log import write_log
+
+    _report(write_log(file, requests, distinct), None)
 
 
 def main() -> None:

@@ -11,12 +11,13 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from app.admission import OverloadConfig
+from app.assumptions import Assumptions
 from app.cache import CacheConfig, RedisConfig
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
 from app.errors import ConfigError
 from app.ledger import BudgetConfig, LedgerConfig
-from app.pricing import Price
+from app.pricing import GivenPrice, ListedPrice, Tariff
 from app.routing import RoutingConfig, TierConfig, Tiers
 from app.section import Section
 from app.shaping import ProfileConfig
@@ -38,8 +39,10 @@ class GatewayConfig(Section):
         ledger: What every request leaves.
         budgets: What tenants may spend, by tenant; `*` for each that is not named. They take Redis and the ledger.
         auto_models: Model names that are routed; add the name your application sends today and it need not change.
+        price_list: Prices of models that have none of their own, in place of the list prices; also of those in logs.
         baseline: The model whose price is the bill without us; by default the last tier's first model.
         max_body_bytes: Longest request accepted.
+        replay: What `tierwise replay` assumes.
         log_requests: Whether each request gets a line in the log: what was decided, never what was said.
     """
 
@@ -54,8 +57,10 @@ class GatewayConfig(Section):
     ledger: LedgerConfig = LedgerConfig()
     budgets: Mapping[str, BudgetConfig] = {}
     auto_models: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
+    price_list: Mapping[str, GivenPrice] = {}
     baseline: str | None = None
     max_body_bytes: PositiveInt = 4 * 2**20
+    replay: Assumptions = Assumptions()
     log_requests: bool = True
 
     @model_validator(mode="after")
@@ -70,13 +75,17 @@ class GatewayConfig(Section):
         for tier in self.tiers:
             if tier.stand_in and tier.stand_in not in local:
                 raise ValueError(f"tiers: the `stand_in` of `{tier.name}` must name a tier with an `llm`")
-        for name, price in [item for tier in self.tiers for item in tier.models().items()]:
-            if price != self.prices()[name]:
+        for name, tariff in [item for tier in self.tiers for item in tier.models().items()]:
+            if self._tariff(name, tariff) != self.prices()[name]:
                 raise ValueError(f"tiers: `{name}` has two prices; give both the same")
         if self.classifier.calibration is not None and self.classifier.calibration.expanduser().is_file():
             made_for = RouterCalibration.load(self.classifier.calibration.expanduser()).max_scores
             if list(made_for) != scores:
                 raise ValueError(f"classifier.calibration: was made for tiers with `max_score` {list(made_for)}")
+        if unknown := self.replay.latency.keys() - set(names):
+            raise ValueError(f"replay.latency: there is no tier `{min(unknown)}`")
+        if unknown := self.replay.profile_answer_tokens.keys() - self.profiles.keys():
+            raise ValueError(f"replay.profile_answer_tokens: there is no profile `{min(unknown)}`")
         for key, judge in (("cache.audit", self.cache.audit.judge), ("routing.quality", self.routing.quality.judge)):
             if judge is not None and judge not in (*names, *self.prices()):
                 raise ValueError(f"{key}.judge: `{judge}` is neither a tier nor one of the models")
@@ -111,13 +120,21 @@ class GatewayConfig(Section):
             if budget.step_down_to not in (None, *tiers):
                 raise ValueError(f"budgets.{tenant}.step_down_to: there is no tier `{budget.step_down_to}`")
 
-    def prices(self) -> dict[str, Price]:
+    def prices(self) -> dict[str, Tariff]:
         """Map every configured model to its price."""
-        return {name: price for tier in self.tiers for name, price in tier.models().items()}
+        models = [item for tier in self.tiers for item in tier.models().items()]
+        return {name: self._tariff(name, tariff) for name, tariff in models}
 
-    def baseline_price(self) -> Price:
+    def baseline_price(self) -> Tariff:
         """Return the price per token of the bill without us."""
-        return self.prices()[self.baseline] if self.baseline else next(iter(self.tiers[-1].models().values()))
+        return self.prices()[self.baseline or next(iter(self.tiers[-1].models()))]
+
+    def price_of(self, model: str) -> Tariff:
+        """Return the price of any model, such as a log may name."""
+        return self.prices().get(model) or self._tariff(model, ListedPrice(model=model))
+
+    def _tariff(self, model: str, own: Tariff) -> Tariff:
+        return self.price_list.get(model, own) if isinstance(own, ListedPrice) else own
 
     def stand_ins(self) -> dict[str, str]:
         """Map each tier whose keys are not in the environment to the tier that answers in its place."""

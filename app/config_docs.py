@@ -22,7 +22,7 @@ item of a list, and `NAME` for a name of your own. The rest of the file is Ray S
 """
 _Schema = Mapping[str, Any]
 _BOUNDS = {"exclusiveMinimum": "over", "minimum": "at least", "exclusiveMaximum": "under", "maximum": "at most"}
-_FORMATS = {"path": "path", "file-path": "path of a file", "regex": "regular expression"}
+_FORMATS = {"date": "date", "path": "path", "file-path": "path of a file", "regex": "regular expression"}
 _NAMES = {"string": "text", "integer": "integer", "number": "number", "boolean": "`true` or `false`", "null": "`null`"}
 
 
@@ -50,10 +50,17 @@ def _section(title: str, path: str, section: _Schema, sections: Mapping[str, _Sc
         yield f"| `{name}` | {_escaped(_type(field))} | {_escaped(default)} | {_escaped(meaning)} |"
         inner += _inner(path + name, field)
     yield ""
+    taken: set[str] = set()
     for place, reference in inner:
         found = sections[reference]
-        kind = found["properties"].get("kind", {}).get("const")
+        if "items" in found:  # a section that is a list of others
+            place, found = f"{place}[]", sections[found["items"]["$ref"].rpartition("/")[2]]
+        keys = found["properties"]
+        kind = keys.get("kind", {}).get("const")
         heading = f"`{place}`" + (f", `kind: {kind}`" if kind else "")
+        if heading in taken:  # told apart by its keys
+            heading += f", with `{next(iter(keys))}`"
+        taken.add(heading)
         yield from _section(heading, f"{place}.", found, sections)
 
 
@@ -111,7 +118,7 @@ def _type(field: _Schema) -> str:
 def _default(field: _Schema) -> str:
     default = field["default"]
     if isinstance(default, dict) and default:  # a section's, which its own table shows
-        return f"`kind: {default['kind']}`" if "oneOf" in field else ""
+        return f"`kind: {default['kind']}`" if "kind" in default and "oneOf" in field else ""
     return f"`{json.dumps(default)}`"
 
 

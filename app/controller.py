@@ -534,7 +534,7 @@ class TrafficController:
         prompt = replace(usage, completion_tokens=0)
         beside_usd = sum(cost_usd(prompt, self._prices[model]) for model in completion.also)
         cost = answer_usd + beside_usd + call.tried_usd + call.wasted_usd
-        dearer_usd = cost_usd(usage, next(iter(route.tiers[0].models().values())))
+        dearer_usd = cost_usd(usage, self._prices[next(iter(route.tiers[0].models()))])
         cascade_saved = dearer_usd - answer_usd if call.cascade == "kept" else -call.tried_usd
         saved = cost_usd(usage, self._baseline) - cost
         call.lap("stream" if call.begun else "model", self._clock())

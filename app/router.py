@@ -119,8 +119,7 @@ class Router:
         points = bounds.cuts or cut_points(self._tiers)
         cuts = [("score", points)]
         if self._top_share is not None and bounds.cuts is None:
-            cut = self._top_share.cut
-            points = (*(min(cut, lower) for lower in points[:-1]), cut)
+            points = self._top_share.moved(points)
             cuts.append(("share", points))
         if self._quality is not None and (steps := self._quality.now().kept.steps):
             cuts.append(("quality", moved(points, tuple(tier.name for tier in self._tiers[:-1]), steps)))

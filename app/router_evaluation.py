@@ -85,7 +85,8 @@ def calibrate(
 
 def _costs(rows: Sequence[Mapping[str, Any]], config: GatewayConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Price each row's answer by each tier's first model."""
-    prices = [next(iter(tier.models().values())) for tier in config.tiers]
+    tariffs = config.prices()
+    prices = [tariffs[next(iter(tier.models()))] for tier in config.tiers]
 
     def usage(row: Mapping[str, Any]) -> Usage:
         prompt = row.get("prompt_tokens") or max(1, len(row["prompt"]) // _CHARS_A_TOKEN)

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from app.cascade import CascadeConfig
 from app.errors import InvalidRequestError, ModelNotFoundError
-from app.pricing import Price
+from app.pricing import GivenPrice, ListedPrice, Price, Tariff
 from app.providers import ProviderConfig
 from app.quality import QualityConfig
 from app.schema import Ability, Allowance, Form
@@ -37,7 +37,7 @@ class LocalLLMConfig(Section):
         engine: vLLM engine arguments (`max_model_len`, `dtype`, ...).
         env: Environment of the replica.
         timeout_s: Longest wait for a whole answer, and for each chunk of a streamed one.
-        price: What its tokens cost; a rented GPU's hour divided by its tokens.
+        price: What its tokens cost, or what the rented GPU costs and makes; by default nothing.
     """
 
     model: str
@@ -48,7 +48,7 @@ class LocalLLMConfig(Section):
     engine: dict[str, Any] = {}
     env: dict[str, str] = {}
     timeout_s: PositiveFloat = 120
-    price: Price = Price()
+    price: GivenPrice = Price()
 
     @property
     def target(self) -> str:
@@ -97,11 +97,11 @@ class TierConfig(Section):
             raise ValueError(f"tier `{self.name}`: each of its `targets` needs another `model` or `region`")
         return self
 
-    def models(self) -> dict[str, Price]:
-        """Name the models of the tier, with what they cost."""
+    def models(self) -> dict[str, Tariff]:
+        """Name the models of the tier, with what they cost: their own price, or the list price."""
         if self.llm:
             return {self.llm.target: self.llm.price}
-        return {target.model: target.price for target in self.targets}
+        return {target.model: target.price or ListedPrice(model=target.model) for target in self.targets}
 
     def takes(self) -> frozenset[Ability | Form]:
         """Name what it takes beside text, and what it gives beside one: what any of its targets does."""

@@ -27,6 +27,9 @@ class Allowance:
     refusal: BudgetExceededError
 
 
+BATCH_TIERS = ("batch", "flex")  # a completion's `service_tier` that is billed as a batch
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One chat completion request, as sent and as the gateway reads it.
@@ -73,11 +76,13 @@ class Usage:
 
     Attributes:
         cached_tokens: Those of the prompt that the provider had in its own cache.
+        batch: Whether it was made at the price of a batch.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ class Completion:
         usage = self.body.get("usage") or {}
         details = usage.get("prompt_tokens_details")
         cached = (details.get("cached_tokens") or 0) if isinstance(details, dict) else 0
-        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
+        batch = self.body.get("service_tier") in BATCH_TIERS
+        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached, batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 _WINDOW = 2000  # requests whose share is held: long enough for 5 % to be a hundred of them
 _LEAST = 100  # before, the configured cut point stands
@@ -29,6 +30,10 @@ class TopShare:
         self._window.append(None if forced else score)
         if len(self._window) >= _LEAST and len(self._window) % 10 == 0:
             self.cut = self._found()
+
+    def moved(self, points: Sequence[float]) -> tuple[float, ...]:
+        """Return cut points with the last one where it is now, and none above it."""
+        return (*(min(self.cut, lower) for lower in points[:-1]), self.cut)
 
     def _found(self) -> float:
         free = sorted(score for score in self._window if score is not None)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from app.cache.audit import AuditConfig
 from app.cache.bound import STEP
 from app.cache.calibration import BUNDLED, Calibration
 from app.cache.decision import LONGEST_VERIFIED, Candidate, evidence, screen, settled
-from app.cache.store import Limits, RedisStore
+from app.cache.store import Limits
 from app.cache.verifier import VerifierConfig
 from app.embedding import EmbedderConfig, EmbeddingsConfig, OnnxEmbedderConfig
 from app.errors import ConfigError
@@ -95,7 +95,7 @@ class CacheConfig(Section):
         """
         if self.threshold is not None:
             return self.threshold
-        calibration = self._calibrated()
+        calibration = self.calibrated()
         if calibration.models != models:
             raise ConfigError(
                 f"cache.calibration: `{self.calibration}` was made with the models {calibration.models}, not {models}; "
@@ -109,15 +109,36 @@ class CacheConfig(Section):
         Raises:
             ConfigError: The calibration cannot be read.
         """
-        return self.audit.max_error_rate or self._calibrated().max_error_rate
+        return self.audit.max_error_rate or self.calibrated().max_error_rate
 
-    def _calibrated(self) -> Calibration:
+    def calibrated(self) -> Calibration:
+        """Return the calibration that the threshold comes from, unless one is given.
+
+        Raises:
+            ConfigError: It cannot be read.
+        """
         return Calibration.load(BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser())
 
 
 def model_names(embedder: str, verifier: str) -> str:
     """Name an encoder and a verifier together: what was calibrated with one pair does not hold for another."""
     return f"{embedder}/{verifier}"
+
+
+class EntryStore(Protocol):
+    """What the semantic cache asks of a store: RedisStore, or that of a replay in memory. See RedisStore."""
+
+    async def nearest(self, key: CacheKey, embedding: Embedding, count: int) -> list[Candidate]:
+        """Return up to `count` candidates of the key's scope by falling cosine."""
+        ...
+
+    async def fetch(self, key: CacheKey, candidates: Sequence[Candidate]) -> list[CacheEntry | None]:
+        """Return the entries of candidates, None for one that has expired."""
+        ...
+
+    def touch(self, scope: str, entry: str) -> None:
+        """Note that an entry was used."""
+        ...
 
 
 class RedisSemanticCache:
@@ -134,7 +155,7 @@ class RedisSemanticCache:
     def __init__(
         self,
         config: CacheConfig,
-        store: RedisStore,
+        store: EntryStore,
         embed: Callable[[str], Awaitable[NDArray[np.float32]]],
         verify: Callable[[Sequence[tuple[str, str]]], Awaitable[NDArray[np.float32]]],
         space: str,

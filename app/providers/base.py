@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pydantic import PositiveFloat, PositiveInt
 
-from app.pricing import Price
+from app.pricing import GivenPrice
 from app.protocols import ChatProvider
 from app.section import Section
 
@@ -28,7 +28,7 @@ class TargetConfig(Section):
         connect_timeout_s: Longest wait for a connection.
         requests_per_minute: How many it is asked at most; another target is asked in its place.
         tokens_per_minute: How many tokens, of prompts and answers.
-        price: What its tokens cost.
+        price: What its tokens cost; by default the list price of the model.
     """
 
     model: str
@@ -39,7 +39,7 @@ class TargetConfig(Section):
     connect_timeout_s: PositiveFloat = 5
     requests_per_minute: PositiveInt | None = None
     tokens_per_minute: PositiveInt | None = None
-    price: Price = Price()
+    price: GivenPrice | None = None
 
     @property
     def label(self) -> str:

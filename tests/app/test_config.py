@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_tier_without_stand_in_has_none(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_tools_go_to_api_tiers_and_to_local_models_set_up_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    able = {**LOCAL, "name": "able", "max_score": 0.5, "llm": {"model": "a/b"}, "abilities": ["tools"]}
+    able = {**LOCAL, "name": "able", "max_score": 0.5, "llm": {"model": "a/able"}, "abilities": ["tools"]}
     config = gateway(LOCAL, able, tier(stand_in="local"))
     monkeypatch.setenv("A_KEY", "secret")
     assert [tier.name for tier in config.routable_tiers() if "tools" in tier.takes()] == ["able", "top"]
@@ -100,7 +101,7 @@ def test_a_baseline_that_is_no_model_is_answered_with_those_there_are() -> None:
 
 def test_every_model_of_every_tier_has_its_price() -> None:
     assert list(CONFIG.prices()) == ["small", "medium", "large"]
-    assert CONFIG.prices()["medium"].usd_per_1m_output_tokens == 2
+    assert CONFIG.prices()["medium"].at(date(2026, 1, 1)).usd_per_1m_output_tokens == 2
 
 
 def test_a_configuration_is_frozen() -> None:

@@ -25,6 +25,7 @@ from app.wire import ChunkAssembler
 from tests.fakes import (
     CONFIG,
     EMBEDDING,
+    USAGE,
     FakeClassifier,
     FakeExactCache,
     FakeProvider,
@@ -443,6 +444,21 @@ async def test_an_answer_costs_its_models_price_and_saves_the_rest_of_the_baseli
     await (read(await gateway.stream(chat())) if streamed else gateway.handle(chat()))
     (outcome,) = outcomes
     assert (outcome.cost_usd, outcome.saved_usd) == pytest.approx((cost, saved))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_prompt_tokens_that_the_provider_had_cached_have_their_own_price(
+    cache: FakeExactCache, providers: Providers, streamed: bool
+) -> None:
+    tiers = CONFIG.model_dump(exclude_defaults=True)["tiers"]
+    tiers[1]["targets"][0]["price"]["usd_per_1m_cached_input_tokens"] = 0.25
+    usage = {**USAGE, "prompt_tokens_details": {"cached_tokens": 80}}
+    providers["mid"].completion = Completion({**answer().body, "usage": usage}, "medium")
+    outcomes: list[Outcome] = []
+    config = GatewayConfig.model_validate({"tiers": tiers})
+    gateway = controller(cache, providers, score=0.5, config=config, on_end=outcomes.append)
+    await (read(await gateway.stream(chat())) if streamed else gateway.handle(chat()))
+    assert outcomes[0].cost_usd == pytest.approx((20 * 1 + 80 * 0.25 + 50 * 2) / 1e6)
 
 
 async def test_a_hit_costs_nothing_and_saves_the_whole_bill(cache: FakeExactCache, providers: Providers) -> None:

@@ -1,0 +1,159 @@
+"""A log as a table on disk: what the simulation needs of each request, so that a log of any size is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.replay.files import BadLineError, Row, read_rows
+from app.replay.requests import Gate
+from app.replay.shapes import read_record
+
+# `error` is the reason of a line that could not be read, whose other fields are empty. NaN and -1 are unknown.
+SCHEMA = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("line", pa.int64()),
+        ("error", pa.string()),
+        ("time", pa.float64()),
+        ("tenant", pa.string()),
+        ("anonymous", pa.bool_()),  # the log does not say whose it was
+        ("route", pa.string()),
+        ("model", pa.string()),
+        ("prompt", pa.string()),
+        ("message", pa.string()),  # the answer's, as JSON; empty without one
+        ("structured", pa.bool_()),
+        ("text_id", pa.uint64()),
+        ("scope", pa.uint64()),
+        ("entry", pa.uint64()),
+        ("semantic", pa.bool_()),
+        ("refusal", pa.string()),  # why the cache must not be asked; empty if it may
+        ("storable", pa.bool_()),
+        ("abilities", pa.string()),  # what it takes beside text, by commas
+        ("needed_tokens", pa.int64()),  # of its prompt and the longest answer that it asks for
+        ("profile", pa.string()),
+        ("limit", pa.int64()),  # the profile's, on the answer; 0 for none
+        ("raised_limit", pa.int64()),  # for a second try, where that cuts it; 0 for no second try
+        ("added_tokens", pa.int64()),  # to the prompt, by its profile; below 0 those left out
+        ("begun", pa.uint64()),  # the conversation that it goes on with; 0 for none
+        ("continued", pa.uint64()),  # and that of the next turn; 0 if the answer is not known
+        ("prompt_tokens", pa.float64()),
+        ("completion_tokens", pa.float64()),
+        ("cached_tokens", pa.float64()),
+        ("batch", pa.bool_()),
+        ("latency_s", pa.float64()),
+        ("ok", pa.bool_()),
+        ("counted_tokens", pa.int64()),  # of the prompt, where the log does not say
+        ("answer_tokens", pa.int64()),  # of the answer, likewise; -1 without an answer
+    ]
+)
+_EMPTY = {field.name: {"string": "", "double": float("nan"), "bool": False}.get(str(field.type), 0) for field in SCHEMA}
+BATCH = 1000  # rows of a batch in the file; all but the last have as many
+Columns = dict[str, NDArray[Any]]
+
+
+def tables(index: int, file: str, columns: Mapping[str, str], gate: Gate) -> Iterator[pa.Table]:
+    """Read a log in pieces of the table.
+
+    Args:
+        index: The place of the file among the logs.
+        gate: Says what the gateway would make of each request.
+    """
+    batch: list[dict[str, Any]] = []
+    for line, row in read_rows(file):
+        batch.append({**_EMPTY, **_fields(row, columns, gate), "file": index, "line": line})
+        if len(batch) == BATCH:
+            yield pa.Table.from_pylist(batch, SCHEMA)
+            batch = []
+    if batch:
+        yield pa.Table.from_pylist(batch, SCHEMA)
+
+
+def _fields(row: Row | BadLineError, columns: Mapping[str, str], gate: Gate) -> dict[str, Any]:
+    try:
+        if isinstance(row, BadLineError):
+            raise row
+        return gate.fields(read_record(row, columns))
+    except BadLineError as error:
+        return {"error": str(error)}
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        return {"error": f"a field of another type than it should have ({type(error).__name__})"}
+
+
+@dataclass(frozen=True, slots=True)
+class BadLines:
+    """Lines that could not be read.
+
+    Attributes:
+        reasons: How many for each reason.
+        first: Some of them: the place of the file, the line, the reason.
+    """
+
+    reasons: dict[str, int]
+    first: list[tuple[int, int, str]]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.reasons.values())
+
+
+_SHOWN = 20
+
+
+def write(pieces: Iterable[pa.Table], file: Path) -> tuple[int, BadLines]:
+    """Write the readable rows to a file, and count the others; return how many were written."""
+    reasons: dict[str, int] = {}
+    shown: list[tuple[int, int, str]] = []
+    rows, rest = 0, SCHEMA.empty_table()
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for piece in pieces:
+            good = pa.compute.equal(piece["error"], "")
+            for bad in piece.filter(pa.compute.invert(good)).select(["file", "line", "error"]).to_pylist():
+                reasons[bad["error"]] = reasons.get(bad["error"], 0) + 1
+                shown.append((bad["file"], bad["line"], bad["error"]))
+            shown = sorted(shown)[:_SHOWN]
+            rest = pa.concat_tables([rest, piece.filter(good)])
+            whole = len(rest) - len(rest) % BATCH
+            if whole:
+                writer.write_table(rest.slice(0, whole).combine_chunks(), BATCH)
+                rows, rest = rows + whole, rest.slice(whole)
+        writer.write_table(rest.combine_chunks(), BATCH)
+    return rows + len(rest), BadLines(reasons, shown)
+
+
+class Rows:
+    """The written rows, mapped into memory: the system reads what is asked for, and forgets it when it must."""
+
+    def __init__(self, file: Path) -> None:
+        self._reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        self._batches = [self._reader.get_batch(i) for i in range(self._reader.num_record_batches)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._batches))
+
+    def value(self, name: str, row: int) -> Any:
+        """Return one field of one row."""
+        batch, within = divmod(row, BATCH)
+        return self._batches[batch].column(name)[within].as_py()
+
+    def columns(self, *names: str) -> Columns:
+        """Return columns of numbers and flags, each `(rows,)`."""
+        return {
+            name: np.concatenate([batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches])
+            for name in names
+        }
+
+    def labels(self, name: str) -> tuple[NDArray[np.int32], Sequence[str]]:
+        """Return a column of a few texts as indices, `(rows,)`, into the texts."""
+        column = pa.chunked_array([batch.column(name) for batch in self._batches], pa.string())
+        encoded = column.dictionary_encode().combine_chunks()
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = encoded.chunk(0)
+        return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
