@@ -24,7 +24,7 @@ _HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRI
 def runs_alone(file: ServeFile) -> bool:
     """Whether `tierwise serve` runs all of it on this machine, rather than `serve deploy` on a cluster."""
     redis = file.config.redis
-    return redis is None or redis.embedded
+    return redis is None or redis.embedded or file.raw.get("proxy_location") == "HeadOnly"
 
 
 def ports(file: ServeFile) -> list[Finding]:
