@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from app.embedded_redis import EmbeddedRedis
 from app.errors import CacheUnavailableError
 from app.schema import CacheEntry, Embedding
 from tests.fakes import answer, chat
+from tests.waiting import eventually
 
 FILE = Path(__file__).parents[2] / "configs" / "redis.conf"
 FULL = "12mb"  # little more than a Redis of 2 MB with what a client needs, so that it is soon full
@@ -70,8 +70,7 @@ def test_what_was_stored_is_there_after_a_crash(tmp_path: Path) -> None:
     try:
         asyncio.run(asked(server.url, "SET", "tw:kept", "yes"))
         psutil.Process(server.pid).kill()
-        while server.running():
-            time.sleep(0.01)
+        assert eventually(lambda: not server.running(), 10)
         server.start()
         assert asyncio.run(asked(server.url, "GET", "tw:kept")) == b"yes"
     finally:
