@@ -24,7 +24,7 @@ from app.launch import SERVE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster.yaml"
-FILES = sorted((ROOT / "configs").glob("*.yaml"))
+FILES = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "configs" / "compose" / "gateway.yaml"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 SERVE_FILE: dict[str, Any] = {
