@@ -295,13 +295,15 @@ def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
 
 @bench_app.command("cache")
 def bench_cache(
-    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000, json_file: JsonFile = None
+    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000,
+    answer_chars: Annotated[int, typer.Option(min=1, help="Of each stored answer.")] = 504,
+    json_file: JsonFile = None,
 ) -> None:
     """The semantic cache with many entries in one scope: lookups by stage, memory, recall."""
     from app.benchmark.cache import measure
 
     prepare()
-    _report(measure(entries, _say), json_file)
+    _report(measure(entries, answer_chars, _say), json_file)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,27 @@ async def test_a_full_redis_without_eviction_refuses_writes(tmp_path: Path) -> N
         with pytest.raises(CacheUnavailableError, match=r"OutOfMemory|OOM"):
             await fill(store, "acme", 1500)
         await store.close()
+
+
+@pytest.mark.redis
+def test_a_snapshot_is_restored_as_the_manual_says(tmp_path: Path) -> None:
+    data, snapshot = tmp_path / "data", tmp_path / "dump.rdb"
+    with ConfiguredRedis(data) as server:
+        asyncio.run(asked(server.url, "SET", "tw:kept", "yes"))
+        asyncio.run(asked(server.url, "BGSAVE"))
+        assert eventually(lambda: status(server.url)["rdb_bgsave_in_progress"] == 0, 30)
+        shutil.copy(data / "dump.rdb", snapshot)
+        asyncio.run(asked(server.url, "SET", "tw:kept", "no longer"))
+    shutil.move(data / "appendonlydir", tmp_path / "away")
+    shutil.copy(snapshot, data / "dump.rdb")
+    with ConfiguredRedis(data, "--appendonly", "no") as server:
+        asyncio.run(asked(server.url, "CONFIG", "SET", "appendonly", "yes"))
+        assert eventually(lambda: status(server.url)["aof_rewrite_in_progress"] == 0, 30)
+        assert eventually(lambda: (data / "appendonlydir").is_dir(), 10)
+    with ConfiguredRedis(data) as server:
+        assert asyncio.run(asked(server.url, "GET", "tw:kept")) == b"yes"
+
+
+def status(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = asyncio.run(asked(url, "INFO", "persistence"))
+    return found
