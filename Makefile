@@ -8,7 +8,7 @@ CONFIG ?= configs/local.yaml
 HARDWARE ?= cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: serve test check format docs setup clean
+.PHONY: serve test check format docs kuberay setup clean
 
 serve: setup            ## install, prepare the bundled models, run the gateway of CONFIG
 	@exec $(BIN)/tierwise serve $(CONFIG)
@@ -30,6 +30,9 @@ format:                 ## rewrite the code as `check` wants it
 
 docs:                   ## write docs/configuration.md from the configuration's models
 	@$(BIN)/python -m app.config_docs
+
+kuberay:                ## write configs/production.yaml and configs/redis.conf into configs/kubernetes
+	@$(BIN)/python -m app.kuberay
 
 setup: $(VENV)/.$(HARDWARE)   ## install, and prepare the bundled models
 	@$(BIN)/tierwise prepare

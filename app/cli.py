@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -107,6 +109,19 @@ def key(
         lines.write(f"{key_hash(secret)} {tenant}{' admin' if admin else ''}\n")
     file.chmod(0o600)
     print(secret)
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path, typer.Argument(help="A file of configs/.")] = LOCAL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of lines.")] = False,
+) -> None:
+    """Check this machine for what a configuration needs; the exit status is 1 if there is a problem."""
+    from app.doctor import as_lines, diagnose
+
+    found = diagnose(config)
+    print(json.dumps([asdict(finding) for finding in found], indent=2) if as_json else as_lines(found))
+    sys.exit(any(finding.state == "problem" for finding in found))
 
 
 @app.command("cache-eval")
@@ -349,13 +364,15 @@ def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
 
 @bench_app.command("cache")
 def bench_cache(
-    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000, json_file: JsonFile = None
+    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000,
+    answer_chars: Annotated[int, typer.Option(min=1, help="Of each stored answer.")] = 504,
+    json_file: JsonFile = None,
 ) -> None:
     """The semantic cache with many entries in one scope: lookups by stage, memory, recall."""
     from app.benchmark.cache import measure
 
     prepare()
-    _report(measure(entries, _say), json_file)
+    _report(measure(entries, answer_chars, _say), json_file)
 
 
 @bench_app.command("log")
@@ -380,8 +397,6 @@ def main() -> None:
 
 
 def _report(figures: dict[str, Any], json_file: Path | None) -> None:
-    import json
-
     text = json.dumps(figures, indent=2)
     print(text)
     if json_file:

