@@ -362,6 +362,19 @@ def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     _report(measure(seconds, _say), json_file)
 
 
+@bench_app.command("chaos")
+def bench_chaos(
+    requests: Annotated[int, typer.Option(min=100)] = 5000,
+    faults: Annotated[float, typer.Option(min=0, max=1, help="Share of the upstream calls that fail.")] = 0.1,
+    json_file: JsonFile = None,
+) -> None:
+    """Upstreams that fail and parts that are killed: what Tierwise answers, beside a bare `openai` client."""
+    from app.benchmark.chaos import measure
+
+    prepare()
+    _report(measure(requests, faults, _say), json_file)
+
+
 @bench_app.command("cache")
 def bench_cache(
     entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000,

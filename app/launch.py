@@ -252,8 +252,17 @@ class Launcher:
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes of Ray with its replicas, and of Redis."""
-        redis = self._redis.pid if self._redis else None
+        redis = self.redis_pid
         return [process for process in psutil.process_iter() if process.pid == redis or self._ours(process)]
+
+    @property
+    def redis_pid(self) -> int | None:
+        """The embedded Redis' process, if there is one."""
+        return self._redis.pid if self._redis else None
+
+    def requests_under_way(self) -> int:
+        """Count the requests that have come and are not answered."""
+        return sum(map(_requests_under_way, self._folder.glob("*/admin.sock")))
 
     def _ours(self, process: psutil.Process) -> bool:
         try:

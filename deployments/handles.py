@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from opentelemetry.trace import Span, use_span
@@ -21,6 +22,7 @@ from app.errors import (
 )
 from app.failfast import FailFast
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
+from app.tier.resume import resuming
 from deployments.tracing import answered, call_span, ending
 
 _PAUSE_S = 1.0
@@ -131,6 +133,11 @@ class RemoteProvider:
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece; closing it cancels the request in the replica. Raises as `complete` does."""
+        async with aclosing(resuming(body, lambda: self._stream(body))) as parts:
+            async for part in parts:
+                yield part
+
+    async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         span = call_span(self._name, body)
         with use_span(span):
             response = self._streaming.stream.remote(dict(body))

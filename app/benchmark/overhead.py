@@ -85,10 +85,10 @@ def gateway(file: ServeFile, say: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scripted_upstream(file: ServeFile) -> Iterator[str]:
+def scripted_upstream(file: ServeFile, *options: str) -> Iterator[str]:
     """Run the scripted upstream where the file's targets expect it; gives its URL."""
     address = urlsplit(file.config.tiers[0].targets[0].base_url)
-    process = subprocess.Popen([sys.executable, "-m", "app.benchmark.upstream", str(address.port)])
+    process = subprocess.Popen([sys.executable, "-m", "app.benchmark.upstream", str(address.port), *options])
     url = f"http://{address.netloc}"
     try:
         while not listening(url):

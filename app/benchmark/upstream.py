@@ -1,6 +1,7 @@
 """A scripted OpenAI-compatible upstream for benchmarks: it answers at once, and it is no model.
 
-`python -m app.benchmark.upstream PORT`; GET /requests says how many it has answered.
+`python -m app.benchmark.upstream PORT`; GET /requests says how many it has answered. With `--faults RATE` it answers
+after a while, or fails: see `FaultyUpstream`; GET /state says how often.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import sys
 
 import msgspec
 from aiohttp import web
+
+from app.benchmark.faults import FaultyUpstream
 
 _WORDS = ["This is the scripted answer of a benchmark. "] * 20
 _HEAD = {"id": "chatcmpl-scripted", "created": 0, "model": "scripted"}
@@ -59,14 +62,19 @@ def _event(choice: dict[str, object] | None) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
-def main(port: int) -> None:
+def main(port: int, fault_rate: float | None) -> None:
     """Serve until killed."""
-    upstream = _Upstream()
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", upstream.complete)
-    app.router.add_get("/requests", upstream.count)
-    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
+    if fault_rate is None:
+        upstream = _Upstream()
+        app.router.add_post("/v1/chat/completions", upstream.complete)
+        app.router.add_get("/requests", upstream.count)
+    else:
+        faulty = FaultyUpstream(fault_rate)
+        app.router.add_post("/v1/chat/completions", faulty.complete)
+        app.router.add_get("/state", faulty.state)
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None, handler_cancellation=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), float(sys.argv[3]) if sys.argv[2:3] == ["--faults"] else None)

@@ -8,7 +8,6 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,7 +20,6 @@ from app.schema import Completion, StreamPart
 from app.tier.breaker import Breaker
 from app.tier.config import PolicyConfig
 from app.tier.limits import RateLimit
-from app.tier.resume import SentText, resumable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -134,33 +132,13 @@ class TargetPolicy:
             UpstreamError: None answered in time.
         """
         completion: Completion
-        completion, target, also = await self._answered(body, "whole", lambda t: t.provider.complete(body), _nothing)
+        completion, target, also = await self._answered(body, "whole", lambda t: self._whole(t, body), _nothing)
         usage = completion.usage
         await target.used(usage.prompt_tokens + usage.completion_tokens)
         return replace(completion, also=also) if also else completion
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
-        """Answer a request piece by piece: of the target whose first part comes. Raises as `complete` does.
-
-        Where the request is deterministic, a stream that breaks off is asked for once more, and goes on if the new
-        answer begins with what was sent.
-        """
-        sent = SentText()
-        again = resumable(body)
-        while True:
-            try:
-                async with aclosing(self._streamed(body)) as parts:
-                    async for part in parts:
-                        if (rest := sent.unsent(part)) is not None:
-                            yield rest
-                return
-            except UpstreamError:
-                if not (again and sent.begun):
-                    raise
-                again = False
-                sent.rewind()
-
-    async def _streamed(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        """Answer a request piece by piece: of the target whose first part comes. Raises as `complete` does."""
         (first, rest), target, also = await self._answered(body, "first", lambda t: self._opened(t, body), _close)
         tokens = 0
         try:
@@ -284,6 +262,14 @@ class TargetPolicy:
             raise
         self._on_call(target.config.label, "ok")
         return answer
+
+    async def _whole(self, target: Target, body: Mapping[str, Any]) -> Completion:
+        longest_s = target.config.timeout_s
+        try:
+            async with asyncio.timeout(longest_s):  # the client's own begins anew with each byte
+                return await target.provider.complete(body)
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(f"{target.config.label}: no answer in {longest_s:g} s", self._tier) from error
 
     async def _opened(self, target: Target, body: Mapping[str, Any]) -> Opened:
         stream = target.provider.stream(body)

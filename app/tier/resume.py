@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from app.errors import UpstreamError
 from app.schema import StreamPart
 
 
-def resumable(body: Mapping[str, Any]) -> bool:
+async def resuming(
+    body: Mapping[str, Any], ask: Callable[[], AsyncGenerator[StreamPart, None]]
+) -> AsyncGenerator[StreamPart, None]:
+    """Pass on a stream. One that breaks off is asked for once more where the request is deterministic.
+
+    Raises:
+        UpstreamError: It broke off, and no second answer goes on with it.
+    """
+    sent = _SentText()
+    again = _deterministic(body)
+    while True:
+        try:
+            async with aclosing(ask()) as parts:
+                async for part in parts:
+                    if (rest := sent.unsent(part)) is not None:
+                        yield rest
+            return
+        except UpstreamError:
+            if not (again and sent.begun):
+                raise
+            again = False
+            sent.rewind()
+
+
+def _deterministic(body: Mapping[str, Any]) -> bool:
     """Whether a second answer is likely to begin as the first: one choice, of text, at temperature 0 or with a seed."""
     deterministic = body.get("temperature") == 0 or body.get("seed") is not None
     return deterministic and (body.get("n") or 1) == 1 and not body.get("tools") and not body.get("logprobs")
 
 
-class SentText:
+class _SentText:
     """The text that a client has been sent, and what of a second answer is new to it.
 
     Attributes:

@@ -9,8 +9,8 @@ import pytest
 
 from app.errors import UpstreamError
 from app.schema import StreamPart
-from app.tier import PolicyConfig, TargetPolicy
-from tests.app.tier.targets import ScriptedProvider, target
+from app.tier.resume import resuming
+from tests.app.tier.targets import ScriptedProvider
 
 BODY: dict[str, Any] = {"model": "mid", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 
@@ -32,8 +32,8 @@ class Breaking(ScriptedProvider):
 
 
 async def streamed(provider: Breaking, **fields: Any) -> tuple[str, list[str | None]]:
-    policy = TargetPolicy("mid", [target(provider)], PolicyConfig())
-    choices = [c["choices"][0] async for part in policy.stream({**BODY, **fields}) for c in part.chunks]
+    body = {**BODY, **fields}
+    choices = [c["choices"][0] async for part in resuming(body, lambda: provider.stream(body)) for c in part.chunks]
     return "".join(c["delta"].get("content", "") for c in choices), [c["finish_reason"] for c in choices][-1:]
 
 
