@@ -81,8 +81,9 @@ async def test_replicas_tell_one_another_what_opened_and_what_closed(tmp_path: P
     clock = Clock()
     with EmbeddedRedis(tmp_path, persistent=False) as redis:
         replicas = [{"small": target(ScriptedProvider(), clock=clock)} for _ in range(2)]
+        stores = [RedisConfig().build(url=redis.url) for _ in replicas]
         shared = [
-            SharedBreakers("mid", targets, RedisConfig().build(url=redis.url), clock, clock) for targets in replicas
+            SharedBreakers("mid", targets, store, clock, clock) for targets, store in zip(replicas, stores, strict=True)
         ]
         first, second = (targets["small"].breaker for targets in replicas)
         fail(first, 5)
@@ -97,3 +98,5 @@ async def test_replicas_tell_one_another_what_opened_and_what_closed(tmp_path: P
         assert state(first) == "half-open"  # it tries for itself, and opens nobody's anew
         await shared[1].exchange()
         assert state(second) == "closed"
+        for store in stores:
+            await store.close()

@@ -39,9 +39,12 @@ async def test_replicas_count_together_and_a_redis_that_is_gone_limits_nothing(
     config = TargetConfig(model="small", requests_per_minute=3)
     with EmbeddedRedis(tmp_path, persistent=False) as redis:
         monkeypatch.setenv("TIERWISE_REDIS_URL", redis.url)
-        replicas = [RateLimit(config, "mid", limit_storage(RedisConfig())) for _ in range(2)]
+        storages = [limit_storage(RedisConfig()) for _ in range(2)]
+        replicas = [RateLimit(config, "mid", storage) for storage in storages]
         assert [await replicas[i % 2].take() for i in range(5)] == [True, True, True, False, False]
     assert await replicas[0].take()
+    for storage in storages:
+        await storage.bridge.get_connection().aclose()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
