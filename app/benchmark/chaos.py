@@ -53,12 +53,14 @@ class Fates:
 
     Attributes:
         lost: By cause.
-        wrong: Answers that were not those of their question, or not all of it.
+        wrong: Answers that were not those of their question, or not all of it, by the path that they came by.
+        examples: Of those, the questions and the answers.
     """
 
     asked: int = 0
     answered: int = 0
-    wrong: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    examples: list[tuple[str, str]] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
     times_s: list[float] = field(default_factory=list)
 
@@ -68,7 +70,9 @@ class Fates:
         return {
             "asked": self.asked,
             "answered_share": self.answered / max(self.asked, 1),
-            "wrong": self.wrong,
+            "wrong": self.wrong.total(),
+            "wrong_by_path": dict(self.wrong),
+            "examples": self.examples[:5],
             "lost": dict(self.lost),
             "p50_s": round(times[len(times) // 2], 3),
             "p99_s": round(times[int(0.99 * len(times))], 3),
@@ -115,7 +119,7 @@ async def _play(url: str, questions: Sequence[tuple[str, bool]], at: Callable[[i
                 await asyncio.to_thread(at, fates.asked)
                 started = time.perf_counter()
                 try:
-                    text = await _ask(client, prompt, stream)
+                    text, path = await _ask(client, prompt, stream)
                 except Exception as error:
                     fates.lost[_cause(error, stream)] += 1
                     continue
@@ -123,27 +127,29 @@ async def _play(url: str, questions: Sequence[tuple[str, bool]], at: Callable[[i
                 if text == answer_to(prompt):
                     fates.answered += 1
                 else:
-                    fates.wrong += 1
+                    fates.wrong[path] += 1
+                    fates.examples.append((prompt, text))
 
         await asyncio.gather(*(ask_on() for _ in range(_CONCURRENCY)))
     return fates
 
 
-async def _ask(client: openai.AsyncOpenAI, prompt: str, stream: bool) -> str:
-    messages: Any = [{"role": "user", "content": prompt}]
+async def _ask(client: openai.AsyncOpenAI, prompt: str, stream: bool) -> tuple[str, str]:
+    """Return the answer, and the path that it came by."""
+    asked: Any = {"model": "auto", "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+    raw = await client.chat.completions.with_raw_response.create(**asked, stream=stream)
+    path = f"{raw.headers.get('x-tierwise-tier')}: {raw.headers.get('x-tierwise-cache-reason')}"
+    answer: Any = raw.parse()
     if not stream:
-        answer = await client.chat.completions.create(model="auto", messages=messages, temperature=0)
-        return answer.choices[0].message.content or ""
+        return answer.choices[0].message.content or "", path
     text, ended = "", False
-    async for chunk in await client.chat.completions.create(
-        model="auto", messages=messages, temperature=0, stream=True
-    ):
+    async for chunk in answer:
         for choice in chunk.choices:
             text += choice.delta.content or ""
             ended = ended or bool(choice.finish_reason)
     if not ended:
         raise ConnectionError("the stream ended before the answer")
-    return text
+    return text, path
 
 
 def _cause(error: Exception, stream: bool) -> str:
