@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from app.api import build_api
 from app.benchmark.lenient import lenient, same, strict
 from app.benchmark.shape import Answer, Scored, Task, figures, measure, read_tasks, scored, table
 from app.config import read_serve_file
 from app.errors import ConfigError
+from app.jsonl import read_rows
+from app.schema import PartStatus
+from app.tenants import OpenTenants
+from tests.fakes import FakeExactCache, FakeProvider, answer, controller
+from tests.serving import served
 
 CONFIG = Path(__file__).parents[2] / "configs" / "shape.yaml"
 PROFILES = read_serve_file(CONFIG).config.profiles
@@ -132,3 +140,31 @@ def test_a_configuration_that_cannot_be_measured_is_refused(tmp_path: Path, old:
     (tmp_path / "shape.yaml").write_text(CONFIG.read_text("utf-8").replace(old, new), "utf-8")
     with pytest.raises(ConfigError, match=message):
         measure(print, tmp_path / "shape.yaml")
+
+
+async def test_tasks_are_asked_of_the_pinned_tier_past_the_cache_and_every_token_counts(
+    cache: FakeExactCache, tmp_path: Path
+) -> None:
+    config = read_serve_file(CONFIG).config
+    model = FakeProvider("smollm2-135m", answer('{"team": "billing"}', model="smollm2-135m"))
+
+    async def states() -> Sequence[PartStatus]:
+        return ()
+
+    async def metrics() -> bytes:
+        return b""
+
+    controlled = controller(cache, {"local": model}, config=config)
+    async with served(build_api(controlled, config, OpenTenants().build(), states, metrics)) as url:
+        out = tmp_path / "answers.jsonl"
+        found = await asyncio.to_thread(measure, print, number=10, target_url=f"{url}/v1", out=out)
+    # each of ten tasks is of another profile, and what fits only one of them was asked for again
+    assert found["unshaped"]["output_tokens"] == 10 * 50
+    assert found["shaped"]["output_tokens"] == 50 + 9 * 2 * 50
+    assert found["shaped"]["schema"] == {"valid": 1, "invalid": 9}
+    assert found["valid_share"] == 0.1
+    assert cache.gets == 0
+    assert model.bodies[0]["max_tokens"] == 256
+    assert "response_format" not in model.bodies[0]
+    assert model.bodies[-1]["response_format"]["type"] == "json_schema"
+    assert [row["turn"] for _, row in read_rows(out, "task", "answer")] == ["unshaped"] * 10 + ["shaped"] * 10
