@@ -92,12 +92,19 @@ def _named(form: Mapping[str, Any], text: str) -> Any:
         return _only([value for value, words in _WORDS_OF.items() if any(_says(text, word) for word in words)])
     if form.get("type") == "array":
         bullets = [match[1].strip(_MARKS + ".,") for line in text.splitlines() if (match := _BULLET.match(line))]
-        return bullets or re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", text.strip().rpartition(":")[2].strip(" ."))
+        return bullets or _listed(text.strip())
     return None
 
 
+def _listed(line: str) -> list[str] | None:
+    """Split a line at its commas; None for a text of several lines, and for JSON."""
+    if "\n" in line or "{" in line:
+        return None
+    return re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", line.rpartition(":")[2].strip(" ."))
+
+
 def _says(text: str, word: str) -> bool:
-    return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
+    return re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE) is not None
 
 
 def _only(values: Sequence[Any]) -> Any:

@@ -30,5 +30,6 @@ def on_free_port(file: ServeFile, folder: Path) -> ServeFile:
     """Write the file anew into a folder, with a port that nobody listens on."""
     path = folder / file.path.name
     http_options = {**file.raw.get("http_options", {}), "port": free_port()}
-    path.write_text(yaml.safe_dump({**file.raw, "http_options": http_options}), "utf-8")
+    # keys in their order: a model writes them as the schema has them
+    path.write_text(yaml.safe_dump({**file.raw, "http_options": http_options}, sort_keys=False), "utf-8")
     return read_serve_file(path)

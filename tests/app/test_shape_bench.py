@@ -13,6 +13,7 @@ import pytest
 
 from app.api import build_api
 from app.benchmark.lenient import lenient, same, strict
+from app.benchmark.running import on_free_port
 from app.benchmark.shape import Answer, Scored, Task, figures, measure, read_tasks, scored, table
 from app.config import read_serve_file
 from app.errors import ConfigError
@@ -70,6 +71,8 @@ def test_a_quick_look_takes_tasks_of_every_kind() -> None:
         (DATE, "The date is 2021-04-03. So: 2021-04-03", {"date": "2021-04-03"}),
         (DATE, "3 April 2021", None),
         (ITEMS, "Here you are:\n\n1. **Flour**\n2. eggs,", {"items": ["Flour", "eggs"]}),
+        (ITEMS, '{"items": [{"name": "flour"}, {"name": "eggs"}]}', None),
+        (TEAM, "It is a sales ticket, so: Sales.", {"team": "sales"}),
         (ITEMS, "Items: flour, eggs, and butter.", {"items": ["flour", "eggs", "butter"]}),
         (INVOICE, 'Sure!\n{"number": "A8812", "total": "1,267.50 EUR", "currency": "EUR"} Anything else?', BILL),
         (INVOICE, "- **Number**: A8812\n- **Total**: 1267.5\n- Currency: euro (EUR)", BILL),
@@ -127,6 +130,13 @@ def test_the_table_is_made_of_the_figures() -> None:
         "|  | with a profile | 20 (-98%) | 100.0% | 50.0% (9.4% to 90.5%) |",
     ]
     assert lines[4].startswith("| classification, 2 |")
+
+
+def test_the_benchmark_runs_its_configuration_on_a_port_of_its_own_and_keeps_the_order_of_keys(tmp_path: Path) -> None:
+    file = read_serve_file(CONFIG)
+    moved = on_free_port(file, tmp_path)
+    assert moved.port != file.port
+    assert repr(moved.config) == repr(file.config)
 
 
 @pytest.mark.parametrize(
