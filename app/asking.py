@@ -122,17 +122,20 @@ class Asker:
     async def _shaped(self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None) -> Asked:
         """Ask one tier; again where our own limit cut the answer, and where it is not the JSON asked for."""
         asked = await self.complete(tier, body)
-        if raised_max_tokens is not None and _cut(asked.completion):
-            asked = await self._again(asked, {**body, "max_tokens": raised_max_tokens})
+        own_limit = raised_max_tokens is not None
+        if own_limit and _cut(asked.completion):
+            body = {**body, "max_tokens": raised_max_tokens}
+            asked = await self._again(asked, body)
         if not structured(body):
             return asked
         fenced = unfenced(asked.completion.body)
-        wrong = fault(body, asked.completion.body)
+        wrong = fault(body, asked.completion.body, own_limit=own_limit)
         if wrong is None:
             return replace(asked, schema="repaired" if fenced else "valid")
         asked = await self._again(asked, repair(body, asked.completion.body, wrong))
         unfenced(asked.completion.body)
-        return replace(asked, schema="repaired" if fault(body, asked.completion.body) is None else "invalid")
+        wrong = fault(body, asked.completion.body, own_limit=own_limit)
+        return replace(asked, schema="repaired" if wrong is None else "invalid")
 
     async def _again(self, asked: Asked, body: Mapping[str, Any]) -> Asked:
         try:

@@ -400,6 +400,28 @@ def bench_log(
     _report(write_log(file, requests, distinct), None)
 
 
+@bench_app.command("shape")
+def bench_shape(
+    tasks: Annotated[int | None, typer.Option(min=1, help="Ask fewer of them, for a quick look.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    target_url: Annotated[
+        str | None, typer.Option(help="A gateway that runs, with these profiles; its key in TIERWISE_API_KEY.")
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", help="Whose profiles and first tier to use.")] = Path(
+        "configs/shape.yaml"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Where the answers go, as JSONL.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Answers of the local model with and without a profile: output tokens, how many are valid and how many correct."""
+    from app.benchmark.shape import measure, table
+
+    prepare()
+    figures = measure(_say, config, tasks, concurrency, target_url, out)
+    print(table(figures))
+    _write(figures, json_file)
+
+
 def main() -> None:
     """Run the command; a failure we can name is one line, not a traceback."""
     try:
@@ -410,10 +432,13 @@ def main() -> None:
 
 
 def _report(figures: dict[str, Any], json_file: Path | None) -> None:
-    text = json.dumps(figures, indent=2)
-    print(text)
+    print(json.dumps(figures, indent=2))
+    _write(figures, json_file)
+
+
+def _write(figures: dict[str, Any], json_file: Path | None) -> None:
     if json_file:
-        json_file.write_text(text + "\n", "utf-8")
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:

@@ -159,11 +159,15 @@ def _cause(error: Exception, stream: bool) -> str:
 
 
 def _questions(count: int) -> list[tuple[str, bool]]:
-    """Return prompts, and whether each is streamed."""
+    """Return prompts, and whether each is streamed.
+
+    They differ by a number, so that the cache takes none for another: its judgement is measured elsewhere.
+    """
     draw, ask = random.Random(1), fresh(8)
     prompts: list[str] = []
-    for _ in range(count):
-        prompts.append(draw.choice(prompts) if prompts and draw.random() < 0.2 else ask())
+    for i in range(count):
+        again = prompts and draw.random() < 0.2
+        prompts.append(draw.choice(prompts) if again else f"Ticket {i}: {ask()}")
     return [(prompt, draw.random() < 0.4) for prompt in prompts]
 
 

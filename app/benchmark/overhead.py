@@ -12,7 +12,6 @@ import itertools
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,8 +22,8 @@ from urllib.parse import urlsplit
 
 from app.benchmark.load import ask, play
 from app.benchmark.prompts import REWORDED, STORED, fresh
+from app.benchmark.running import gateway
 from app.config import ServeFile, read_serve_file
-from app.launch import Launcher
 
 CONFIG = Path("configs/bench.yaml")
 _CONCURRENCY = (1, 16)
@@ -70,18 +69,6 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
             median = {key: value - direct if key.endswith("_ms") else value for key, value in median.items()}
         result[case][level] = {key: round(value, 3) for key, value in median.items()}
     return result | {"upstream_ms": round(direct, 3)}
-
-
-@contextlib.contextmanager
-def gateway(file: ServeFile, say: Callable[[str], None]) -> Iterator[None]:
-    """Run the gateway of a file, its cache empty at first."""
-    with tempfile.TemporaryDirectory() as state:
-        launcher = Launcher(file, say, Path(state))
-        try:
-            launcher.start()
-            yield
-        finally:
-            launcher.stop()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ class ProfileConfig(Section):
         models: Names that clients send as `model`; such a request is routed as `auto` is.
         tenants: Whose requests it is for.
         system: A regular expression that is found in the system prompt.
-        json_schema: The schema that answers follow.
+        json_schema: The schema that answers follow. Give strings a `maxLength` and arrays `maxItems`, well within
+            `max_tokens`: a small model may go on for ever where it can.
         max_tokens: Longest answer. One that it cuts is asked for once more, with four times as many; a streamed answer
             has these from the start.
         stop: Where an answer ends.

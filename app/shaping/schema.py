@@ -29,15 +29,22 @@ def unfenced(completion: dict[str, Any]) -> bool:
     return changed
 
 
-def fault(body: Mapping[str, Any], completion: Mapping[str, Any]) -> str | None:
+def fault(body: Mapping[str, Any], completion: Mapping[str, Any], *, own_limit: bool = False) -> str | None:
     """Return what keeps a completion from being the JSON that its request asks for, or None.
 
     A refusal, a call of a tool, and an answer cut at the limit that the client set are as the client asked.
+
+    Args:
+        own_limit: The limit is not the client's, so that an answer that it cut is none.
     """
     wanted = body.get("response_format") or {}
     for choice in completion.get("choices") or ():
         message = choice.get("message") or {}
-        if message.get("refusal") or message.get("tool_calls") or choice.get("finish_reason") == "length":
+        if message.get("refusal") or message.get("tool_calls"):
+            continue
+        if choice.get("finish_reason") == "length":
+            if own_limit:
+                return f"it is longer than {body.get('max_tokens')} tokens"
             continue
         found = text_fault(wanted, message.get("content") or "")
         if found is not None:

@@ -105,6 +105,15 @@ async def test_an_answer_that_a_profile_s_limit_cut_is_asked_for_once_more() -> 
     assert (text_of(outcome), [body["max_tokens"] for body in small.bodies]) == ("Rome is old.", [2, 8])
 
 
+async def test_json_that_runs_past_a_profile_s_raised_limit_is_asked_of_the_next_tier() -> None:
+    small = Scripted("small", answer('{"city": "Ro', finish_reason="length"))
+    request = replace(chat("Where?", max_tokens=2, response_format=WANTED), raised_max_tokens=8)
+    outcome = await controller(None, providers(small)).handle(request)
+    assert (outcome.schema, outcome.tier, text_of(outcome)) == ("escalated", "mid", GOOD)
+    assert [body["max_tokens"] for body in small.bodies] == [2, 8, 8]
+    assert "longer than 8 tokens" in small.bodies[2]["messages"][-1]["content"]
+
+
 async def test_a_limit_of_the_clients_own_is_kept() -> None:
     small = Scripted("small", answer("Rome is", finish_reason="length"))
     outcome = await controller(None, providers(small)).handle(chat("Where?", max_tokens=2))
