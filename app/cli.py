@@ -44,6 +44,7 @@ Tenant = Annotated[str | None, typer.Option(help="Of this tenant alone.")]
 Since = Annotated[str | None, typer.Option("--from", help="A day or a time, UTC; by default 24 hours earlier.")]
 Until = Annotated[str | None, typer.Option("--until", help="A day or a time, UTC, not included; by default now.")]
 LOCAL = Path("configs/local.yaml")
+PRODUCTION = Path("configs/production.yaml")
 
 
 @app.command()
@@ -420,6 +421,35 @@ def bench_shape(
     figures = measure(_say, config, tasks, concurrency, target_url, out)
     print(table(figures))
     _write(figures, json_file)
+
+
+@bench_app.command("router")
+def bench_router(
+    dev: Annotated[
+        list[Path],
+        typer.Argument(
+            help="JSONL rows with a `prompt`, the `tier` it needs, what tiers' answers were worth: files, folders."
+        ),
+    ],
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(help="What the learning baselines learn from: a file or a folder; can be repeated."),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help='Another router\'s rows {"prompt", "score"}, cut at 0.3 and 0.7; can be repeated.'),
+    ] = None,
+    config: Annotated[Path, typer.Option(help="Whose classifier, tiers and prices to use.")] = PRODUCTION,
+    json_file: JsonFile = None,
+) -> None:
+    """The classifier on prompts with known outcomes, beside chance, length, key words and learning baselines."""
+    from app.benchmark.router import measure
+    from app.benchmark.router_table import TABLE_WIDTH, table
+
+    prepare()
+    figures = measure(dev, train or [], scores or [], config, _say)
+    _report(figures, json_file)
+    Console(stderr=True, width=TABLE_WIDTH).print(table(figures))
 
 
 def main() -> None:

@@ -182,13 +182,13 @@ def _placed(rows: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], na
         "right_tier": round(float(np.mean(got == needed)), 4),
         "hard_to_small": round(float(np.mean(got[needed == 2] == 0)), 4) if (needed == 2).any() else 0.0,
         "auc": {
-            name: {"small": _auc(values, needed > 0), "large": _auc(values, needed > 1)}
+            name: {"small": auc(values, needed > 0), "large": auc(values, needed > 1)}
             for name, values in measures.items()
         },
     }
 
 
-def _auc(values: Sequence[float], positive: NDArray[np.bool_]) -> float | None:
+def auc(values: Sequence[float] | NDArray[Any], positive: NDArray[np.bool_]) -> float | None:
     """Return the chance that a positive has the higher value, ties half; None without both kinds."""
     from scipy.stats import mannwhitneyu
 

@@ -68,7 +68,7 @@ def calibrate(
     prompts = [str(row["prompt"]) for row in rows]
     starts = track(range(0, len(prompts), _BLOCK), "calibrate", console=Console(stderr=True))
     scores = np.concatenate([classifier.scores(prompts[start : start + _BLOCK]) for start in starts])
-    outcomes = Outcomes(scores.astype(float), np.array([row["quality"] for row in rows]), _costs(rows, config))
+    outcomes = Outcomes(scores.astype(float), np.array([row["quality"] for row in rows]), costs(rows, config))
     max_scores = [tier.max_score for tier in config.tiers]
     data = hashlib.sha256(outcomes_file.read_bytes()).hexdigest()
     curve = _curve(outcomes, confidence)
@@ -83,8 +83,8 @@ def calibrate(
     return {**asdict(found), "curve": curve}
 
 
-def _costs(rows: Sequence[Mapping[str, Any]], config: GatewayConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Price each row's answer by each tier's first model."""
+def costs(rows: Sequence[Mapping[str, Any]], config: GatewayConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Price each row's answer by each tier's first model, `(rows, tiers)` in USD."""
     tariffs = config.prices()
     prices = [tariffs[next(iter(tier.models()))] for tier in config.tiers]
 

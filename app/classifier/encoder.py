@@ -53,7 +53,7 @@ class ClassifierConfig(Section):
         Raises:
             ConfigError: The folder is missing or has other files, or the calibration is another classifier's.
         """
-        folder = WEIGHTS if self.model == "bundled" else Path(resolve(self.model)).expanduser()
+        folder = self.folder()
         graph, vocabulary, card = (folder / name for name in ("classifier.int8.onnx", "tokenizer.json", "card.json"))
         for file in (graph, vocabulary, card):
             if not file.is_file():
@@ -67,6 +67,10 @@ class ClassifierConfig(Section):
         name = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
         encoder = open_graph(graph, vocabulary, self.threads, MAX_TOKENS)
         return EncoderClassifier(encoder, scale, name, self._calibrated(name))
+
+    def folder(self) -> Path:
+        """Return where the model is."""
+        return WEIGHTS if self.model == "bundled" else Path(resolve(self.model)).expanduser()
 
     def _calibrated(self, name: str) -> RouterCalibration | None:
         if self.calibration is None:

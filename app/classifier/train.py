@@ -92,15 +92,13 @@ def train(
     from transformers import AutoModel, AutoTokenizer
 
     torch.manual_seed(seed)
-    files = _files(data)
-    sources = {file.stem: _benchmark(file) for file in files}
-    sources = {name: examples for name, examples in sources.items() if examples}
-    if not sources:
+    files = training_files(data)
+    sources = read_sources(files)
+    if set(sources) <= {"product"}:
         raise ConfigError(
             f"there are no rows with outcomes in the *.jsonl of {', '.join(f'`{path}`' for path in data)}"
         )
-    sources["product"] = [_product(row) for row in _read(PRODUCT)]
-    taught, held_out = _split(sources, seed)
+    taught, held_out = split(sources, seed)
     for name, examples in sources.items():
         say(f"{name}: {len(examples)} prompts")
 
@@ -149,9 +147,16 @@ def best_cuts(raw: Array, tiers: NDArray[Any]) -> tuple[float, float]:
     return low, high
 
 
-def _files(data: Sequence[Path]) -> list[Path]:
+def training_files(data: Sequence[Path]) -> list[Path]:
+    """Return the files of `data` that shipped weights may be trained on; of a folder its `*.jsonl`."""
     found = [file for path in data for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     return [file for file in found if file.stem not in MEASURE_ONLY]
+
+
+def read_sources(files: Sequence[Path]) -> dict[str, list[Example]]:
+    """Read the rows that teach something, by the file's name; and the product prompts, as `product`."""
+    sources = {file.stem: examples for file in files if (examples := _benchmark(file))}
+    return sources | {"product": [_product(row) for row in _read(PRODUCT)]}
 
 
 def _product(row: Mapping[str, Any]) -> Example:
@@ -179,9 +184,7 @@ def _outcome(row: Mapping[str, Any]) -> Example | None:
     return None
 
 
-def _split(
-    sources: Mapping[str, list[Example]], seed: int
-) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+def split(sources: Mapping[str, list[Example]], seed: int) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
     """Hold out a share of each source; of those without a known tier or gain there is nothing to measure."""
     taught, held_out = {}, {}
     for name, examples in sources.items():

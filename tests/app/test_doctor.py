@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,10 @@ def raylet(folder: Path, environment: Mapping[str, str]) -> Iterator[psutil.Proc
     folder.mkdir(exist_ok=True)
     binary = shutil.copy(shutil.which("sleep") or "", folder / "raylet")
     with subprocess.Popen([binary, "60"], env={**environment}) as process:
-        yield psutil.Process(process.pid)
+        found = psutil.Process(process.pid)
+        while not found.environ():  # the kernel fills it in just after the start is reported
+            time.sleep(0.001)
+        yield found
         process.kill()
 
 

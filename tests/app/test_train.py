@@ -9,7 +9,7 @@ import pytest
 
 from app.classifier import ClassifierConfig
 from app.classifier.encoder import FEATURES, text_features
-from app.classifier.train import _area, _benchmark, _drawn, _split, best_cuts, train
+from app.classifier.train import _area, _benchmark, _drawn, best_cuts, split, train
 from app.errors import ConfigError
 
 
@@ -67,7 +67,7 @@ def test_a_pass_draws_each_source_s_share_and_no_row_too_often(tmp_path: Path) -
     (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "few.jsonl").write_text("\n".join(map(json.dumps, rows[:50])))
     sources = {name: _benchmark(tmp_path / f"{name}.jsonl") for name in ("many", "few")}
-    taught, held_out = _split({**sources, "product": sources["many"][:100]}, 0)
+    taught, held_out = split({**sources, "product": sources["many"][:100]}, 0)
     assert (len(taught["many"]), len(held_out["many"])) == (850, 150)
     drawn = _drawn({name: part for name, part in taught.items() if name != "product"}, 1000, 0)
     counts = [sum(example in part for example in drawn) for part in (taught["many"], taught["few"])]
