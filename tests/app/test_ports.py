@@ -1,0 +1,41 @@
+"""The ports of gateways that share a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from app import ports
+from app.errors import ConfigError
+from app.ports import PortBlock
+
+
+def test_two_gateways_have_no_port_in_common_and_a_closed_one_leaves_its_own() -> None:
+    first, second = PortBlock.claim(), PortBlock.claim()
+    try:
+        used = [port for block in (first, second) for port in taken(block)]
+        assert len(set(used)) == len(used) > 2 * 300
+        first.close()
+        third = PortBlock.claim()
+        assert third.first == first.first
+        third.close()
+    finally:
+        first.close()
+        second.close()
+
+
+def taken(block: PortBlock) -> list[int]:
+    settings = {name: int(value) for name, value in block.environment().items()}
+    return [
+        port
+        for protocol in ("HTTP", "GRPC")
+        for port in range(
+            settings[f"RAY_SERVE_DIRECT_INGRESS_MIN_{protocol}_PORT"],
+            settings[f"RAY_SERVE_DIRECT_INGRESS_MAX_{protocol}_PORT"] + 1,
+        )
+    ]
+
+
+def test_one_too_many_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_LAST", ports._FIRST)
+    with pytest.raises(ConfigError, match="stop other gateways"):
+        PortBlock.claim()
