@@ -15,9 +15,9 @@ _BLOCK = 400
 class PortBlock:
     """Ports from `first` on, claimed until `close`.
 
-    Replicas of an ingress listen on ports that Serve chooses, the same first ones in every Ray on a machine; one that is
-    taken is seen only after HAProxy was told of it, which then asks the other gateway's replica. So each gateway has
-    ports of its own.
+    Replicas of an ingress listen on ports that Serve chooses, the same first ones in every Ray on a machine; one that
+    is taken is seen only after HAProxy was told of it, which then asks the other gateway's replica. So each gateway
+    has ports of its own.
     """
 
     first: int
