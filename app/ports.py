@@ -15,9 +15,8 @@ _BLOCK = 400
 class PortBlock:
     """Ports from `first` on, claimed until `close`.
 
-    Replicas of an ingress listen on ports that Serve chooses, the same first ones in every Ray on a machine; one that
-    is taken is seen only after HAProxy was told of it, which then asks the other gateway's replica. So each gateway
-    has ports of its own.
+    Serve's proxies and its replicas of an ingress listen on ports that are the same in every Ray on a machine, and the
+    proxy that stands in while there is no replica shares its port: HAProxy would ask another gateway.
     """
 
     first: int
@@ -41,13 +40,15 @@ class PortBlock:
         raise ConfigError(f"every {_BLOCK}th port from {_FIRST + _BLOCK - 1} to {_LAST} is in use; stop other gateways")
 
     def environment(self) -> dict[str, str]:
-        """Return the settings that keep Serve's ingress replicas in the block."""
-        half = self.first + _BLOCK // 2
-        ends = {"HTTP": (self.first, half - 1), "GRPC": (half, self.first + _BLOCK - 2)}
+        """Return the settings that keep Serve in the block."""
+        half, last = self.first + _BLOCK // 2, self.first + _BLOCK - 1
         return {
-            f"RAY_SERVE_DIRECT_INGRESS_{end}_{protocol}_PORT": str(port)
-            for protocol, ports in ends.items()
-            for end, port in zip(("MIN", "MAX"), ports, strict=True)
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self.first),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(half - 1),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(half),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(last - 3),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(last - 2),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(last - 1),
         }
 
     def close(self) -> None:

@@ -24,15 +24,13 @@ def test_two_gateways_have_no_port_in_common_and_a_closed_one_leaves_its_own() -
 
 
 def taken(block: PortBlock) -> list[int]:
-    settings = {name: int(value) for name, value in block.environment().items()}
-    return [
-        port
+    settings = {name.removeprefix("RAY_SERVE_"): int(value) for name, value in block.environment().items()}
+    ranges = [
+        range(settings[f"DIRECT_INGRESS_MIN_{protocol}_PORT"], settings[f"DIRECT_INGRESS_MAX_{protocol}_PORT"] + 1)
         for protocol in ("HTTP", "GRPC")
-        for port in range(
-            settings[f"RAY_SERVE_DIRECT_INGRESS_MIN_{protocol}_PORT"],
-            settings[f"RAY_SERVE_DIRECT_INGRESS_MAX_{protocol}_PORT"] + 1,
-        )
     ]
+    alone = [settings[f"FALLBACK_PROXY_{protocol}_PORT"] for protocol in ("HTTP", "GRPC")]
+    return [port for ports in ranges for port in ports] + alone
 
 
 def test_one_too_many_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
