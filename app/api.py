@@ -122,17 +122,16 @@ def build_api(
             who = {"request_id": _request_id(http), "tenant": tenant, "endpoint": http.url.path}
             books.on_refused(refused(time.time(), error, **who, latency_s=time.perf_counter() - started))
 
-    @api.post("/v1/chat/completions")
-    async def chat(http: Request) -> Response:
-        return await ask(http, ChatDialect)
+    def asked_in(dialect: type[Dialect]) -> Callable[[Request], Awaitable[Response]]:
+        async def asked(http: Request) -> Response:
+            return await ask(http, dialect)
 
-    @api.post("/v1/responses")
-    async def responses(http: Request) -> Response:
-        return await ask(http, ResponsesDialect)
+        return asked
 
-    @api.post("/v1/messages")
-    async def messages(http: Request) -> Response:
-        return await ask(http, MessagesDialect)
+    # plain routes: FastAPI's own would look for parameters in each request
+    api.add_route("/v1/chat/completions", asked_in(ChatDialect), methods=["POST"])
+    api.add_route("/v1/responses", asked_in(ResponsesDialect), methods=["POST"])
+    api.add_route("/v1/messages", asked_in(MessagesDialect), methods=["POST"])
 
     @api.post("/v1/embeddings")
     async def embeddings(http: Request) -> Response:
