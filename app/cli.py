@@ -389,6 +389,25 @@ def bench_cache(
     _report(measure(entries, answer_chars, _say), json_file)
 
 
+@bench_app.command("soak")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 60,
+    load: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of the capacity that is measured first.")
+    ] = 0.7,
+    plot: Annotated[Path | None, typer.Option(help="Where the graph goes, as PNG.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A steady load for a long time: what grows, and whether it slows down."""
+    from app.benchmark import soak
+
+    prepare()
+    figures = soak.measure(minutes, load, _say)
+    if plot is not None:
+        soak.plot(figures, plot)
+    _report(figures, json_file)
+
+
 @bench_app.command("log")
 def bench_log(
     file: Annotated[Path, typer.Argument(help="JSONL, for `tierwise replay`.")],

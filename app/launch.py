@@ -267,6 +267,11 @@ class Launcher:
         """The embedded Redis' process, if there is one."""
         return self._redis.pid if self._redis else None
 
+    @property
+    def redis_url(self) -> str | None:
+        """Where the embedded Redis is, if there is one."""
+        return self._redis.url if self._redis else None
+
     def requests_under_way(self) -> int:
         """Count the requests that have come and are not answered."""
         return sum(map(_requests_under_way, self._folder.glob("*/admin.sock")))

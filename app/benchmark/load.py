@@ -63,7 +63,7 @@ def ask(url: str, prompts: list[str], asking: Asking = _PLAIN) -> None:
 async def _ask(url: str, prompts: list[str], asking: Asking) -> None:
     async with aiohttp.ClientSession() as session:
         for prompt in prompts:
-            await _one(session, url, prompt, asking)
+            await one(session, url, prompt, asking)
 
 
 async def _play(
@@ -77,7 +77,7 @@ async def _play(
         nonlocal off_path
         while time.perf_counter() - started < seconds:
             asked = time.perf_counter()
-            headers = await _one(session, url, prompt(), asking)
+            headers = await one(session, url, prompt(), asking)
             if all(headers.get(name) == value for name, value in expected.items()):
                 times.append(time.perf_counter() - asked)
             else:
@@ -92,7 +92,12 @@ async def _play(
     return figures | {"requests": count, "off_path": off_path / count}
 
 
-async def _one(session: aiohttp.ClientSession, url: str, prompt: str, asking: Asking) -> Mapping[str, str]:
+async def one(session: aiohttp.ClientSession, url: str, prompt: str, asking: Asking) -> Mapping[str, str]:
+    """Ask once and read all of the answer; return its headers.
+
+    Raises:
+        UnexpectedAnswerError: A status other than 200, or a stream without its end.
+    """
     body: dict[str, Any] = {"model": asking.model, "messages": [{"role": "user", "content": prompt}]}
     body |= {**asking.fields, **({"stream": True} if asking.stream else {})}
     headers = {"content-type": "application/json"}
