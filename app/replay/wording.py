@@ -53,7 +53,10 @@ def assumptions(simulation: Simulation) -> list[str]:
             f"Quality kept: {found.source}. A tier that is too weak is taken to be worth nothing; how often it is "
             "falls off with the distance of the score from the cut."
         )
-    say("Reliability: every tier fails as often as the log's requests did, each on its own, never all for one cause.")
+    say(
+        "Reliability: every call fails as often as the log's requests did, each on its own, never all for one cause; "
+        "a tier is asked as often as its policy says."
+    )
     say(f"Net savings: a wrong answer costs ${simulation.wrong_usd:.4f}. Set `replay.wrong_answer_usd`.")
     say("Other settings are judged on the evidence of this one pass, without playing the log again.")
     return lines
