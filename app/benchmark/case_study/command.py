@@ -34,6 +34,7 @@ from app.replay.simulate import simulate
 CONFIG = Path("configs/case-study.yaml")
 DATA = Path("../shared/data")
 _WARM_UP = 240  # requests that nobody counts
+_BEFORE_FASTER = 5  # times the speed: scripts alone are asked, which takes the machine next to nothing
 
 
 def measure(
@@ -49,7 +50,7 @@ def measure(
     """Play the traffic to the one model of before and to Tierwise, and let the replay predict the latter.
 
     Args:
-        speed: How much faster the case's clock runs than the machine's.
+        speed: How much faster the case's clock runs than the machine's, while Tierwise is asked.
         data: Prompts; by default the project's own.
         log: Where the log of the first run goes.
         hire: Does the replay's work.
@@ -60,20 +61,24 @@ def measure(
     """
     file = read_serve_file(config)
     asked, warm_up = traffic(requests, data, seed), _apart(traffic(_WARM_UP, data, seed + 1))
-    with tempfile.TemporaryDirectory() as folder:
-        scripted = script(file, [*warm_up, *asked], speed, seed)
-        with scripted_models(file, scripted, Path(folder)) as upstream:
-            say(f"before: {requests} requests to the scripted gpt-4-32k, in {asked[-1].at_s / speed:.0f} s")
-            before = played(upstream, upstream, asked, speed)
-            log = log or Path(folder) / "before.jsonl"
-            write_log(log, before)
-            with gateway(file, say):
-                first = played(file.url, upstream, warm_up, speed)
-                say(f"after: the same {requests} requests to Tierwise")
-                after = played(file.url, upstream, asked, speed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sooner = speed * _BEFORE_FASTER
+        with scripted_models(file, script(file, asked, sooner, seed), folder) as upstream:
+            say(f"before: {requests} requests to the scripted gpt-4-32k, in {asked[-1].at_s / sooner:.0f} s")
+            before = played(upstream, upstream, asked, sooner)
+        log = log or folder / "before.jsonl"
+        write_log(log, before)
+        with (
+            scripted_models(file, script(file, [*warm_up, *asked], speed, seed), folder) as upstream,
+            gateway(file, say),
+        ):
+            first = played(file.url, upstream, warm_up, speed)
+            say(f"after: the same {requests} requests to Tierwise, in {asked[-1].at_s / speed:.0f} s")
+            after = played(file.url, upstream, asked, speed)
         own = overheads(first)
         say(f"replay of the log of before; Tierwise's own part as in {_WARM_UP} requests of warm-up: {own}")
-        shown = predicted(log, with_overheads(file, own, Path(folder)), Path(folder), hire)
+        shown = predicted(log, with_overheads(file, own, folder), folder, hire)
     return results(file, before, after, shown) | {"seed": seed, "speed": speed, "overheads": own}
 
 
