@@ -25,7 +25,10 @@ def assumptions(simulation: Simulation) -> list[str]:
     say("Every request is routed, as if the models that the log names were listed under `auto_models`.")
     lines += _routing(simulation)
     lines += _shaping(simulation)
-    say("A stored answer is there for the next request at once; identical requests in flight share one call likewise.")
+    say(
+        "An answer is stored once it is there: before, an identical request waits for it, and one of the same meaning "
+        "is a miss."
+    )
     if costs.unpriced:
         say(f"Counted as free, since no price is known: {', '.join(costs.unpriced)}. Set `price_list`.")
     if free := _free(simulation):

@@ -28,7 +28,7 @@ from app.benchmark.case_study.traffic import Asked
 from app.benchmark.case_study.upstream import Call
 
 _TIMEOUT_S = 120
-_SHOWN = ("x-tierwise-cache", "x-tierwise-cache-reason", "x-tierwise-tier", "x-tierwise-model", "x-tierwise-cost-usd")
+_SHOWN = ("x-tierwise-cache", "x-tierwise-cache-reason", "x-tierwise-tier", "x-tierwise-route", "x-tierwise-cost-usd")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from app.replay.simulate import simulate
 
 CONFIG = Path("configs/case-study.yaml")
 DATA = Path("../shared/data")
-_WARM_UP = 240  # requests that nobody counts
+_WARM_UP = 600  # requests that share nothing with the others
+_COLD = 100  # of them, whose times say nothing of later ones
 _BEFORE_FASTER = 5  # times the speed: scripts alone are asked, which takes the machine next to nothing
 
 
@@ -73,11 +74,11 @@ def measure(
             scripted_models(file, script(file, [*warm_up, *asked], speed, seed), folder) as upstream,
             gateway(file, say),
         ):
-            first = played(file.url, upstream, warm_up, speed)
+            first = played(file.url, upstream, warm_up, speed).after(_COLD)
             say(f"after: the same {requests} requests to Tierwise, in {asked[-1].at_s / speed:.0f} s")
             after = played(file.url, upstream, asked, speed)
         own = overheads(first)
-        say(f"replay of the log of before; Tierwise's own part as in {_WARM_UP} requests of warm-up: {own}")
+        say(f"replay of the log of before; Tierwise's own part as in {_WARM_UP - _COLD} requests of warm-up: {own}")
         shown = predicted(log, with_overheads(file, own, folder), folder, hire)
     return results(file, before, after, shown) | {"seed": seed, "speed": speed, "overheads": own}
 

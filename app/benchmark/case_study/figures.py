@@ -81,9 +81,15 @@ def of_cache(run: Run) -> dict[str, Any]:
             Counter(answer.headers.get("cache-reason", "") for _, answer, hit in pairs if hit).most_common()
         ),
         "hit_rate_by_kind": of_kind,
+        "reasons": _counts(run, "cache-reason"),
+        "routes": _counts(run, "route"),
         "tiers": {name: number / count for name, number in sorted(tiers.items())},
         "tiers_by_level": {level: dict(tiers) for level, tiers in sorted(levels.items())},
     }
+
+
+def _counts(run: Run, header: str) -> dict[str, int]:
+    return dict(Counter(answer.headers.get(header, "none") for answer in run.answers).most_common())
 
 
 def is_right(meaning: str, answer: Answer) -> bool:

@@ -38,6 +38,10 @@ class Run:
     seconds: Sequence[Seconds]
     calls: Sequence[Call]
 
+    def after(self, count: int) -> Run:
+        """Leave out the first requests."""
+        return Run(self.requests[count:], self.answers[count:], self.seconds[count:], self.calls)
+
 
 def script(file: ServeFile, requests: Sequence[Asked], speed: float, seed: int) -> Script:
     """Return what the upstreams do: the speeds that the configuration assumes, gpt-4's for the model before."""
