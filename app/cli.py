@@ -471,6 +471,29 @@ def bench_router(
     Console(stderr=True, width=TABLE_WIDTH).print(table(figures))
 
 
+@bench_app.command("case-study")
+def bench_case_study(
+    requests: Annotated[int, typer.Option(min=100)] = 20_000,
+    speed: Annotated[
+        float, typer.Option(min=1, help="How much faster than the machine's clock the case's clock runs.")
+    ] = 10.0,
+    seed: int = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Prompts of known meaning; by default ../shared/data, else our own.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Where the log of the run without Tierwise goes.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A case of cost and latency, played with and without Tierwise before scripted models; what replay said of it."""
+    from app.benchmark.case_study.command import DATA, measure
+    from app.benchmark.case_study.table import TABLE_WIDTH, table
+
+    prepare()
+    figures = measure(requests, speed, seed, data or (DATA if DATA.is_dir() else None), log, _say)
+    Console(width=TABLE_WIDTH).print(table(figures))
+    _write(figures, json_file)
+
+
 def main() -> None:
     """Run the command; a failure we can name is one line, not a traceback."""
     try:
