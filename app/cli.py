@@ -354,6 +354,24 @@ def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     _report(measure(seconds, _say), json_file)
 
 
+@app.command("plan")
+def plan(
+    rps: Annotated[list[float] | None, typer.Option(min=0.01, help="Requests a second; can be repeated.")] = None,
+    config: Annotated[Path, typer.Option(help="Whose tiers and prices to use.")] = PRODUCTION,
+    service_times: Annotated[
+        Path | None, typer.Option(help="Made by `tierwise bench service-times`; by default those that are shipped.")
+    ] = None,
+    assumptions: Annotated[Path | None, typer.Option(help="YAML with other `traffic` and `machines`.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """What a load takes: replicas, nodes, shards of Redis, GPUs, dollars; what runs out first; how long it waits."""
+    from app.planning.command import SHIPPED, planned
+
+    figures, shown = planned(rps or [10, 1000, 100_000], config, service_times or SHIPPED, assumptions)
+    print(shown)
+    _write(figures, json_file)
+
+
 @bench_app.command("peers")
 def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     """Tierwise beside LiteLLM's proxy and a bare FastAPI pass-through: requests a second, latency, CPU, memory."""
@@ -387,6 +405,18 @@ def bench_cache(
 
     prepare()
     _report(measure(entries, answer_chars, _say), json_file)
+
+
+@bench_app.command("service-times")
+def bench_service_times(
+    seconds: Annotated[float, typer.Option(min=1, help="Of each kind of request and of each load.")] = 10,
+    json_file: JsonFile = None,
+) -> None:
+    """CPU time by part and kind of request, for `tierwise plan`, and how long answers take at three loads."""
+    from app.benchmark.service_times import measure
+
+    prepare()
+    _report(measure(seconds, _say), json_file)
 
 
 @bench_app.command("soak")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,42 @@ async def _play(
     figures = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "rps": len(times) / elapsed}
     count = len(times) + off_path
     return figures | {"requests": count, "off_path": off_path / count}
+
+
+async def offer(
+    url: str, prompt: Callable[[], str], rate: float, window_s: float, windows: int = 1
+) -> AsyncGenerator[tuple[list[float], int], None]:
+    """Ask so many times a second, at random, whatever comes back.
+
+    Yields:
+        After each window the milliseconds of the answers that came in it, and how many requests failed in it.
+    """
+    gaps = random.Random(2)
+    times, failed = list[float](), 0
+
+    async def asked(text: str) -> None:
+        nonlocal failed
+        started = time.perf_counter()
+        try:
+            await one(session, url, text, _PLAIN)
+        except (UnexpectedAnswerError, aiohttp.ClientError, OSError):
+            failed += 1
+        else:
+            times.append(1e3 * (time.perf_counter() - started))
+
+    under_way: set[asyncio.Task[None]] = set()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        begun = due = time.perf_counter()
+        for window in range(1, windows + 1):
+            while due < begun + window * window_s:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                task = asyncio.create_task(asked(prompt()))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                due += gaps.expovariate(rate)
+            yield times, failed
+            times, failed = [], 0
+        await asyncio.gather(*under_way)
 
 
 async def one(session: aiohttp.ClientSession, url: str, prompt: str, asking: Asking) -> Mapping[str, str]:

@@ -10,19 +10,17 @@ import asyncio
 import itertools
 import random
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import psutil
 import yaml
 from redis import Redis
 
-from app.benchmark.load import Asking, ask, one, play
+from app.benchmark.load import ask, offer, play
 from app.benchmark.overhead import CONFIG, scripted_upstream
 from app.benchmark.prompts import REWORDED, STORED, fresh
 from app.benchmark.running import gateway
@@ -56,7 +54,7 @@ def measure(minutes: float, load: float, say: Callable[[str], None]) -> dict[str
             capacity = play(file.url, mixed, _AT_ONCE, _CAPACITY_S)["rps"]
             rate = load * capacity
             say(f"capacity {capacity:.0f} requests/s; asking {rate:.0f} a second for {minutes:g} minutes")
-            windows, answered, failed = asyncio.run(_offered(file.url, mixed, rate, 60 * minutes, launcher, say))
+            windows, answered, failed = asyncio.run(_loaded(file.url, mixed, rate, minutes, launcher, say))
     return {
         "capacity_rps": round(capacity, 1),
         "offered_rps": round(rate, 1),
@@ -105,42 +103,22 @@ def _short_lived(file: ServeFile, folder: Path) -> ServeFile:
     return read_serve_file(path)
 
 
-async def _offered(
-    url: str, prompt: Callable[[], str], rate: float, seconds: float, launcher: Launcher, say: Callable[[str], None]
+async def _loaded(
+    url: str, prompt: Callable[[], str], rate: float, minutes: float, launcher: Launcher, say: Callable[[str], None]
 ) -> tuple[list[Sample], int, int]:
-    """Ask at a rate, whatever comes back; return the samples of the windows, and how many were answered and not."""
-    gaps, times = random.Random(2), list[float]()
-    windows: list[Sample] = []
+    """Ask at a rate; return the samples of the windows, and how many were answered and how many not."""
+    samples: list[Sample] = []
     answered = failed = 0
-
-    async def asked(session: aiohttp.ClientSession, text: str) -> None:
-        nonlocal answered, failed
-        started = time.perf_counter()
-        try:
-            await one(session, url, text, Asking())
-        except Exception:  # an error, a cut connection: counted, and the load goes on
-            failed += 1
-        else:
-            answered += 1
-            times.append(1e3 * (time.perf_counter() - started))
-
-    begun = time.perf_counter()
-    due = begun
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
-        for window in range(1, _WINDOWS + 1):
-            while due < begun + seconds * window / _WINDOWS:
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                group.create_task(asked(session, prompt()))
-                due += gaps.expovariate(rate)
-            p50, p99 = (float(p) for p in np.percentile(times or [np.nan], [50, 99]))
-            times.clear()
-            parts = await asyncio.to_thread(_parts, launcher)
-            windows.append(
-                {"minute": round((time.perf_counter() - begun) / 60, 2), "p50_ms": p50, "p99_ms": p99, **parts}
-            )
-            if window % 6 == 0:
-                say(", ".join(f"{name} {value:.6g}" for name, value in windows[-1].items()) + f", {failed} failed")
-    return windows, answered, failed
+    window_s = 60 * minutes / _WINDOWS
+    async for times, lost in offer(url, prompt, rate, window_s, _WINDOWS):
+        answered, failed = answered + len(times), failed + lost
+        p50, p99 = (float(p) for p in np.percentile(times or [np.nan], [50, 99]))
+        parts = await asyncio.to_thread(_parts, launcher)
+        minute = round((len(samples) + 1) * window_s / 60, 3)
+        samples.append({"minute": minute, "p50_ms": p50, "p99_ms": p99, **parts})
+        if len(samples) % 6 == 0:
+            say(", ".join(f"{name} {value:.6g}" for name, value in samples[-1].items()) + f", {failed} failed")
+    return samples, answered, failed
 
 
 def _parts(launcher: Launcher) -> Sample:
