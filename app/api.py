@@ -16,10 +16,12 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.api_dashboard import add_dashboard
 from app.api_ledger import UNKEPT, Books, add_ledger, embedded
 from app.api_quality import add_quality
 from app.config import GatewayConfig
 from app.controller import TrafficController
+from app.dashboard import Dashboard
 from app.dialects import ChatDialect, Dialect, EmbeddingsRequest, MessagesDialect, ResponsesDialect, message_error
 from app.errors import (
     BudgetExceededError,
@@ -55,6 +57,7 @@ def build_api(
     embedder: TextEmbedder | None = None,
     books: Books = UNKEPT,
     on_stop: Callable[[], Awaitable[None]] | None = None,
+    dashboard: Dashboard | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -67,6 +70,7 @@ def build_api(
         embedder: The cache's encoder; likewise.
         books: The ledger, and the tenants' budgets.
         on_stop: Awaited before the process ends.
+        dashboard: Gathers the figures of `/dashboard`; None where no ledger is kept.
     """
 
     @asynccontextmanager
@@ -201,6 +205,7 @@ def build_api(
 
     add_quality(api, controller.quality, config, lambda http: _owner(http) is None)
     add_ledger(api, books.ledger, _owner)
+    add_dashboard(api, dashboard, lambda http: _owner(http) is None)
 
     @api.get("/healthz")
     async def healthz() -> Response:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -448,6 +450,18 @@ def bench_log(
     from app.benchmark.log import write_log
 
     _report(write_log(file, requests, distinct), None)
+
+
+@bench_app.command("dashboard")
+def bench_dashboard(
+    port: Annotated[int, typer.Option(help="On loopback.")] = 8001,
+    picture: Annotated[Path | None, typer.Option(help="Take a PNG with Chromium, and end.")] = None,
+) -> None:
+    """The dashboard over a generated month, to look at; nothing on it is measured."""
+    from app.benchmark.dashboard import show
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(show(port, picture))
 
 
 @bench_app.command("shape")

@@ -125,9 +125,13 @@ class GatewayConfig(Section):
         models = [item for tier in self.tiers for item in tier.models().items()]
         return {name: self._tariff(name, tariff) for name, tariff in models}
 
+    def baseline_model(self) -> str:
+        """Return the model whose price is the bill without us."""
+        return self.baseline or next(iter(self.tiers[-1].models()))
+
     def baseline_price(self) -> Tariff:
         """Return the price per token of the bill without us."""
-        return self.prices()[self.baseline or next(iter(self.tiers[-1].models()))]
+        return self.prices()[self.baseline_model()]
 
     def price_of(self, model: str) -> Tariff:
         """Return the price of any model, such as a log may name."""

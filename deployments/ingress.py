@@ -17,9 +17,11 @@ from app.background import Background
 from app.cache.admin import CacheAdmin
 from app.cache.audit import Audit
 from app.cache.bounds import RedisBounds
+from app.cache.store import RedisStore
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.conversations import RedisConversations
+from app.dashboard import Dashboard
 from app.errors import CacheUnavailableError, GatewayError
 from app.ledger.budgets import Budgets
 from app.ledger.record import audited
@@ -66,6 +68,7 @@ class Ingress:
         self._writer: LedgerWriter | None = None
         if self._ledger is not None:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
+        self._shown: RedisStore | None = None
         self._replaced = Background()
         self._controller, self._api = self._built(config)
 
@@ -121,12 +124,19 @@ class Ingress:
             self._remote_cache,
             self._books(config),
             self.close,
+            self._dashboard(config, watched=controller.quality is not None),
         )
         return controller, api
 
     def _books(self, config: GatewayConfig) -> Books:
         budgets = Budgets(config.budgets, self._ledger) if self._ledger and config.budgets else None
         return Books(self._ledger, budgets, self.record, self._writer.put if self._writer else UNKEPT.on_refused)
+
+    def _dashboard(self, config: GatewayConfig, *, watched: bool) -> Dashboard | None:
+        """Build the dashboard over a client of its own: a slow answer to it leaves the path of requests alone."""
+        if self._shown is None and config.redis is not None and config.ledger.enabled:
+            self._shown = config.redis.model_copy(update={"timeout_s": max(config.redis.timeout_s, 2.0)}).build()
+        return Dashboard(config, self._shown, watched=watched) if self._shown else None
 
     def _bounds(self, config: GatewayConfig) -> RedisBounds | None:
         cache = config.cache

@@ -23,6 +23,7 @@ from app.classifier import ClassifierConfig
 from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
 from app.errors import CacheUnavailableError, GatewayError
+from app.ledger.calls import CallCounts
 from app.routing import TierConfig
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
 from app.tier import Target, TargetPolicy
@@ -137,7 +138,8 @@ class TierServer:
     """An API tier: a client for each target, and the policy by which they are asked.
 
     Args:
-        redis: Where replicas tell one another of targets that fail, and count the requests of those with limits.
+        redis: Where replicas tell one another of targets that fail, and count calls and the requests of those with
+            limits.
     """
 
     def __init__(self, tier: TierConfig, redis: RedisConfig | None = None) -> None:
@@ -152,20 +154,32 @@ class TierServer:
         self._telemetry = TierTelemetry(tier.name)
         targets = list(self._targets.values())
         keyless = tier.models().keys() - {target.config.model for target in targets}
-        self._policy = TargetPolicy(tier.name, targets, policy, self._telemetry.record, keyless=keyless)
+        self._calls: CallCounts | None = None
+        self._policy = TargetPolicy(tier.name, targets, policy, self._record, keyless=keyless)
         if redis is not None:
-            sharing = SharedBreakers(tier.name, self._targets, redis.build())
-            self._sharing = asyncio.get_running_loop().create_task(self._share(sharing, policy.breaker.share_s))
+            store = redis.build()
+            self._calls = CallCounts(tier.name, store)
+            sharing = SharedBreakers(tier.name, self._targets, store)
+            self._sharing = asyncio.get_running_loop().create_task(
+                self._share(sharing, self._calls, policy.breaker.share_s)
+            )
 
-    async def _share(self, sharing: SharedBreakers, pause_s: float) -> None:
-        """Tell the other replicas which targets fail, and hear from them."""
+    def _record(self, target: str, result: str) -> None:
+        """Count a call."""
+        self._telemetry.record(target, result)
+        if self._calls is not None:
+            self._calls.record(target, result)
+
+    async def _share(self, sharing: SharedBreakers, calls: CallCounts, pause_s: float) -> None:
+        """Tell the other replicas which targets fail, hear from them, and tell what became of calls."""
         while True:
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             self._telemetry.record_breakers({name: target.breaker.state for name, target in self._targets.items()})
             try:
                 await sharing.exchange()
+                await calls.tell()
             except CacheUnavailableError as error:
-                log.info("breakers are not shared: %s", error.message)
+                log.info("breakers and calls are not shared: %s", error.message)
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer by the first target that can."""
