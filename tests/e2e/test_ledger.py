@@ -68,6 +68,7 @@ def test_the_ledger_equals_the_metrics_keeps_budgets_and_outlives_a_stop(
         assert metric(file.url, "cost_usd") == pytest.approx(shown["cost_usd"], abs=1e-9)
         assert metric(file.url, "saved_usd") == pytest.approx(shown["without_usd"] - shown["cost_usd"], abs=1e-9)
         assert Counter(shown["decisions"]) == decisions_counted(file.url)
+        assert eventually(lambda: dashboard_agrees(file.url), 10), get(file.url, "dashboard")
         spend_budgets(file.url)
         before = summary(file.url)["total"]["requests"]
         with client(file.url, "acme") as acme:
@@ -80,6 +81,15 @@ def test_the_ledger_equals_the_metrics_keeps_budgets_and_outlives_a_stop(
         after = ledger_summary(config, None, None, None, None)["total"]["requests"]
         assert after - before >= 50
         assert ledger_export(config, f"sqlite:///{tmp_path / 'ledger.db'}", None, None) == after
+
+
+def dashboard_agrees(url: str) -> bool:
+    """Whether the dashboard says what the ledger says, and has the calls that stand behind it."""
+    with urllib.request.urlopen(f"{url}/dashboard") as page:
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+    shown = get(url, "dashboard")
+    calls = sum(target["calls"] for target in shown["targets"])
+    return bool(shown["total"] == summary(url)["total"] and calls > 0)
 
 
 def ask_of_every_kind(url: str, upstream: Upstream) -> int:
