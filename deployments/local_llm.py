@@ -13,6 +13,7 @@ import pydantic
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, LLMServer, build_llm_deployment
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from vllm.v1.metrics.loggers import StatLoggerBase
 
 from app.bundled import resolve
 from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UpstreamError
@@ -20,13 +21,54 @@ from app.routing import LocalLLMConfig
 from app.schema import Completion, PartStatus, StreamPart
 
 
+class EngineLoad(StatLoggerBase):  # type: ignore[misc]
+    """What vLLM says of its scheduler after each step.
+
+    Args:
+        places: Requests that it works on at the same time, at most: `max_num_seqs`.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._last: dict[int, Any] = {}
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        """Take the figures of a step."""
+        if scheduler_stats is not None:
+            self._last[engine_idx] = scheduler_stats
+
+    def log_engine_initialized(self) -> None:
+        """Nothing is logged."""
+
+    def read(self) -> dict[str, float]:
+        """Return the requests that wait, those that run, and the share in use of the KV cache and of the places."""
+        last = list(self._last.values())
+        waiting = sum(stats.num_waiting_reqs + stats.num_skipped_waiting_reqs for stats in last)
+        running = sum(stats.num_running_reqs for stats in last)
+        kv_cache = max((float(stats.kv_cache_usage) for stats in last), default=0.0)
+        use = max(kv_cache, running / (self._places * max(len(last), 1)))
+        return {"waiting": float(waiting), "running": float(running), "kv_cache": kv_cache, "use": min(use, 1.0)}
+
+
 class LocalLLMServer(LLMServer):  # type: ignore[misc]
     """An LLMServer that takes and gives OpenAI's JSON, so that its callers need not import vLLM."""
+
+    _load: EngineLoad | None = None
 
     async def start(self) -> None:
         """Start the engine and warm it up: the first request compiles kernels, and no client should wait for that."""
         await super().start()
+        engine = self.engine._engine_client
+        if engine.logger_manager is not None:  # `disable_log_stats`
+            self._load = EngineLoad(engine.vllm_config.scheduler_config.max_num_seqs)
+            engine.logger_manager.stat_loggers.append(self._load)
         await self.complete({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve how loaded the engine is; nothing where `disable_log_stats` keeps it from saying so."""
+        return self._load.read() if self._load else {}
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer a request in one piece."""
@@ -50,7 +92,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
     async def status(self) -> PartStatus:
         """Raise unless the engine is healthy."""
         await self.check_health()
-        return PartStatus("tier", "up", {"model": self._llm_config.model_id})
+        return PartStatus("tier", "up", {"model": self._llm_config.model_id, "engine": self.record_autoscaling_stats()})
 
     def _request(self, body: Mapping[str, Any], *, stream: bool) -> ChatCompletionRequest:
         options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {"stream": False}
