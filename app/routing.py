@@ -209,7 +209,7 @@ class Route:
         reason: What decided on the first tier: `score`, `pinned`, or `unclassified` when the classifier was down; else
             what moved it from where the score alone would have it: `share` (`routing.top_share`), `quality` (checks
             found too many bad answers), `floor`, `conversation`, `ceiling`, an ability that the tier lacks, `profile`,
-            `context`, `budget` (it is nearly spent).
+            `context`, `budget` (it is nearly spent), `starting` (no replica of the tier is up yet).
         cheaper: The tier below the first, where the score is so near its cut point that it may be tried before.
     """
 
@@ -337,6 +337,20 @@ def affordable(allowance: Allowance | None, tiers: Tiers) -> Tiers:
     if allowance.ceiling is None:
         raise allowance.refusal
     return tiers[: _position(allowance.ceiling, tiers, len(tiers) - 1) + 1]
+
+
+def awake(wanted: Route, wake: Callable[[str], bool]) -> Route:
+    """Put the tiers at the front that sleep behind the others, so that no request waits for one while another is up.
+
+    Args:
+        wake: Says whether the tier of a name runs, and wakes one that does not.
+    """
+    ready = next(
+        (i for i, tier in enumerate(wanted.tiers) if wake(tier.name)), 0
+    )  # all asleep: the first is waited for
+    cheaper = wanted.cheaper if wanted.cheaper and wake(wanted.cheaper.name) else None
+    tiers = wanted.tiers[ready:] + wanted.tiers[:ready]
+    return replace(wanted, tiers=tiers, reason="starting" if ready else wanted.reason, cheaper=cheaper)
 
 
 def _met(wanted: Route, needs: Needs, weaker: Tiers) -> Route:
