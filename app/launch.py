@@ -25,6 +25,8 @@ from app import bundled
 from app.config import ServeFile
 from app.embedded_redis import EmbeddedRedis, free_port
 from app.errors import ConfigError
+from app.nvidia import gpus
+from app.placement import claims, shortage
 from app.serve_api import ServeAPI
 
 # What every Ray process must have before it starts; a YAML cannot set these. A hop then costs 3 ms instead of 12, and a
@@ -85,6 +87,8 @@ class Launcher:
             raise ConfigError(
                 f"http_options.port: {self._file.port} is in use; stop what listens there or choose another"
             )
+        if (wanted := claims(self._file)) and (short := shortage(wanted, len(gpus()))):
+            raise ConfigError(f"{short} of this machine; lower a `gpu_fraction` or `min_replicas`")
         self._state.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **SERVE_ENVIRONMENT, **self._isolation(), "TIERWISE_RUN_ID": self._run_id}
         redis = self._file.config.redis

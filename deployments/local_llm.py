@@ -17,7 +17,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from app.bundled import resolve
 from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UpstreamError
-from app.routing import LocalLLMConfig
+from app.local_model import LocalLLMConfig
 from app.schema import Completion, PartStatus, StreamPart
 
 
@@ -109,12 +109,13 @@ def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
     """Bind a local model as the deployment of that name."""
     env = {"HF_HUB_OFFLINE": "1"} if llm.model.startswith(("bundled:", "/", ".")) else {}
     engine = {"max_model_len": llm.context_tokens, **llm.engine}
-    bundle: dict[str, float] = {"CPU": llm.cpus}
+    bundles: list[dict[str, float]] = [{"CPU": llm.cpus}]
     if llm.device == "cuda":
-        bundle["GPU"] = llm.gpu_fraction
-        env["VLLM_RAY_PER_WORKER_GPUS"] = f"{llm.gpu_fraction:g}"
-        # the rest is for CUDA graphs and for the neighbour on the same GPU
-        engine.setdefault("gpu_memory_utilization", round(0.9 * min(llm.gpu_fraction, 1), 3))
+        part = min(llm.gpu_fraction, 1)
+        bundles = [{"CPU": llm.cpus, "GPU": part}, *([{"GPU": part}] * (llm.gpus - 1))]
+        env["VLLM_RAY_PER_WORKER_GPUS"] = f"{part:g}"
+        engine |= {"gpu_memory_utilization": llm.gpu_memory}
+        engine.setdefault("tensor_parallel_size", llm.gpus // int(engine.get("pipeline_parallel_size", 1)))
     config = LLMConfig(
         model_loading_config={"model_id": llm.target, "model_source": resolve(llm.model)},
         # the engine's worker has the bundle; the replica around it asks for nothing more
@@ -124,7 +125,7 @@ def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
             "max_queued_requests": 128,  # better a stronger tier than a long wait
             "graceful_shutdown_timeout_s": 150,
         },
-        placement_group_config={"bundles": [bundle]},
+        placement_group_config={"bundles": bundles},
         accelerator_config={"kind": "cpu" if llm.device == "cpu" else "gpu"},
         engine_kwargs=engine,
         runtime_env={"env_vars": {**env, **llm.env}},

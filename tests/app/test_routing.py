@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from app.config import GatewayConfig
 from app.errors import InvalidRequestError, ModelNotFoundError
+from app.local_model import LocalLLMConfig
 from app.pricing import Price
-from app.routing import LocalLLMConfig, Needs, Route, TierBounds, TierConfig, awake, needs_of, pinned, plan, route
+from app.routing import Needs, Route, TierBounds, TierConfig, awake, needs_of, pinned, plan, route
 from tests.fakes import CONFIG
 
 TIERS = CONFIG.tiers
