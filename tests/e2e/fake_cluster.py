@@ -48,6 +48,7 @@ class FakeCluster:
         self._mark = uuid.uuid4().hex
         self._launcher = Launcher(read_serve_file(path), print, path.parent / "state")
         self._state: dict[str, Any] = {}
+        self._driver: subprocess.Popen[str] | None = None
         self._max_nodes = max_nodes
 
     def __enter__(self) -> Self:
@@ -67,7 +68,17 @@ class FakeCluster:
         scaling = self._path.parent / "cluster.yaml"
         scaling.write_text(yaml.safe_dump(self._nodes(port)))
         head = {"RAY_CLOUD_INSTANCE_ID": _HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD}
-        command = [sys.executable, "-c", _RAY, "start", "--head", f"--port={port}", "--num-cpus=4", "--num-gpus=0"]
+        command = [
+            sys.executable,
+            "-c",
+            _RAY,
+            "start",
+            "--head",
+            f"--port={port}",
+            "--num-cpus=4",
+            "--num-gpus=0",
+            "--labels=pool=cpu",
+        ]
         command += [
             "--include-dashboard=false",
             f"--temp-dir={isolated['RAY_TMPDIR']}",
@@ -78,7 +89,8 @@ class FakeCluster:
             subprocess.run(command, env=self._environment | head, check=True, capture_output=True, timeout=120)
             driver = [sys.executable, str(Path(__file__).with_name("fake_cluster_driver.py")), str(self._path)]
             self._driver = subprocess.Popen(driver, env=self._environment, stdout=subprocess.PIPE, text=True)
-            threading.Thread(target=self._read, daemon=True).start()
+            self._reader = threading.Thread(target=self._read, args=(self._driver,))
+            self._reader.start()
         except BaseException:
             self._sweep()
             raise
@@ -116,10 +128,10 @@ class FakeCluster:
                 "head_node_id": _HEAD,
             },
             "available_node_types": {
-                "head": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
+                "ray.head.default": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
                 "gpu": {"resources": gpu, "node_config": {}, "min_workers": 0, "max_workers": self._max_nodes},
             },
-            "head_node_type": "head",
+            "head_node_type": "ray.head.default",
             "auth": {},
             "docker": {},
             "file_mounts": {},
@@ -129,9 +141,9 @@ class FakeCluster:
             **{name: [] for name in nothing.split()},
         }
 
-    def _read(self) -> None:
-        assert self._driver.stdout is not None
-        for line in self._driver.stdout:
+    def _read(self, driver: subprocess.Popen[str]) -> None:
+        assert driver.stdout is not None
+        for line in driver.stdout:
             with contextlib.suppress(ValueError):
                 state = json.loads(line)
                 if state != self._state:
@@ -145,6 +157,9 @@ class FakeCluster:
                 with contextlib.suppress(psutil.Error):
                     process.kill() if force else process.terminate()
             psutil.wait_procs(left, timeout=5)
+        if self._driver is not None:
+            self._reader.join()
+            self._driver.communicate(timeout=10)
         self._launcher.stop()
 
     def _ours(self, process: psutil.Process) -> bool:
