@@ -329,9 +329,9 @@ _STARTED = int(time.time())
 
 
 def _readiness(parts: Sequence[PartStatus]) -> tuple[int, dict[str, Any]]:
-    """Ready when all is up, degraded while some tier can answer, else unavailable."""
-    tiers_up = any(part.state == "up" for part in parts if part.name.startswith("tier-"))
-    all_up = all(part.state == "up" for part in parts)
+    """Ready when nothing is down, degraded while some tier can answer, else unavailable."""
+    tiers_up = any(part.state != "down" for part in parts if part.name.startswith("tier-"))
+    all_up = all(part.state != "down" for part in parts)
     status = "ready" if all_up else "degraded" if tiers_up else "unavailable"
     body = {"status": status, "parts": {part.name: {"state": part.state, **part.detail} for part in parts}}
     return (200 if tiers_up else 503), body

@@ -49,6 +49,7 @@ class TrafficController:
         conversations: Remembers the tier that each has reached; None lets every turn stand for itself.
         quality: Counts the checks of answers routed down; None leaves them unchecked.
         on_check: Called with every such check.
+        wake: Says whether a tier runs, and wakes one that has scaled to zero.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class TrafficController:
         conversations: Conversations | None = None,
         quality: QualityBounds | None = None,
         on_check: Callable[[QualityCheck], None] = lambda check: None,
+        wake: Callable[[str], bool] = lambda tier: True,
     ) -> None:
         self._config = config
         self._exact = exact
         self._lookups = Lookups(exact, cache, now)
-        self._router = Router(config, classifier, conversations, quality)
+        self._router = Router(config, classifier, conversations, quality, wake)
         self._clock = clock
         self._accounts = Accounts(config, clock, on_end)
         local = {tier.name for tier in config.tiers if tier.llm} | config.stand_ins().keys()

@@ -25,6 +25,8 @@ from app import bundled
 from app.config import ServeFile
 from app.embedded_redis import EmbeddedRedis, free_port
 from app.errors import ConfigError
+from app.nvidia import gpus
+from app.placement import claims, shortage
 from app.ports import PortBlock
 from app.serve_api import ServeAPI
 
@@ -87,6 +89,8 @@ class Launcher:
             raise ConfigError(
                 f"http_options.port: {self._file.port} is in use; stop what listens there or choose another"
             )
+        if (wanted := claims(self._file)) and (short := shortage(wanted, len(gpus()))):
+            raise ConfigError(f"{short} of this machine; lower a `gpu_fraction` or `min_replicas`")
         self._state.mkdir(parents=True, exist_ok=True)
         self._ports = PortBlock.claim()
         isolation = {**self._isolation(), **self._ports.environment()}

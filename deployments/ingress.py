@@ -96,6 +96,7 @@ class Ingress:
         bounds, quality = self._bounds(config), self._quality(config)
         self._config = config
         self._stand_ins = config.stand_ins()
+        providers = {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()}
         self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
         controller = TrafficController(
@@ -103,7 +104,7 @@ class Ingress:
             self._store,
             self._remote_cache,
             RemoteClassifier(self._classifier),
-            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()},
+            providers,
             self.record,
             bounds=bounds,
             on_audit=self.record_audit,
@@ -111,6 +112,7 @@ class Ingress:
             conversations=self._conversations(config),
             quality=quality,
             on_check=self.record_check,
+            wake=lambda tier: providers[tier].wake(),
         )
         api = build_api(
             controller,

@@ -25,6 +25,7 @@ from app.embedding import ServedEmbedder
 from app.errors import CacheUnavailableError, GatewayError
 from app.ledger.calls import CallCounts
 from app.routing import TierConfig
+from app.scaling import Meter
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
 from app.tier import Target, TargetPolicy
 from app.tier.limits import RateLimit, limit_storage
@@ -115,6 +116,7 @@ class ClassifierServer:
     def __init__(self, config: ClassifierConfig) -> None:
         self._config = config
         self._classifier = config.build()
+        self._meter = Meter()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Score by another configuration from now on; one that cannot be served is logged, and the old one stays."""
@@ -124,10 +126,20 @@ class ClassifierServer:
                 self._classifier = await asyncio.to_thread(config.build)
                 self._config = config
 
+    async def score(self, prompt: str) -> float:
+        """Score a prompt in [0, 1]."""
+        with self._meter.here():
+            score: float = await self._score(prompt)
+            return score
+
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
-    async def score(self, prompts: list[str]) -> list[float]:
-        """Score prompts in [0, 1]; one at a time for the caller, batched here."""
-        return [float(score) for score in await asyncio.to_thread(self._classifier.scores, prompts)]
+    async def _score(self, prompts: list[str]) -> list[float]:
+        with self._meter.working(len(prompts)):
+            return [float(score) for score in await asyncio.to_thread(self._classifier.scores, prompts)]
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve how many prompts wait for a batch, and the share of the time that one was scored."""
+        return self._meter.read()
 
     async def status(self) -> PartStatus:
         """Say that the model is loaded."""
@@ -190,6 +202,10 @@ class TierServer:
         async with aclosing(self._policy.stream(body)) as parts:
             async for part in parts:
                 yield part
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve what share of this minute's limits is used, of the target that has most left."""
+        return {"limits_used": min([await target.limits_used() for target in self._targets.values()])}
 
     async def status(self) -> PartStatus:
         """Say which targets have their keys, and which rest; upstreams are not called, since that would cost."""

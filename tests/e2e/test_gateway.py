@@ -72,6 +72,21 @@ def test_the_local_model_answers_in_one_piece(gateway: Gateway) -> None:
     assert (headers["tier"], headers["model"], headers["route"]) == ("local", "smollm2-135m", "pinned")
 
 
+def test_the_engine_says_how_loaded_it_is(gateway: Gateway) -> None:
+    def load() -> dict[str, float]:
+        engine: dict[str, float] = get(f"{gateway.url}/readyz")[1]["parts"]["tier-local"]["engine"]
+        return engine
+
+    question: Any = [{"role": "user", "content": "Tell me a long story about a fox."}]
+    chats = gateway.client().chat.completions
+    with chats.create(model="local", messages=question, stream=True, max_tokens=400) as stream:
+        next(stream)
+        busy = load()
+    assert (busy["running"], busy["waiting"]) == (1, 0)
+    assert 0 < busy["kv_cache"] <= busy["use"] <= 1
+    assert eventually(lambda: load() == {"waiting": 0, "running": 0, "kv_cache": 0, "use": 0}, 20)
+
+
 def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None:
     chunks = list(
         gateway.client().chat.completions.create(
