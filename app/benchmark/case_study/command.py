@@ -61,7 +61,7 @@ def measure(
         `tokens`, `replay`.
     """
     file = read_serve_file(config)
-    asked, warm_up = traffic(requests, data, seed), _apart(traffic(_WARM_UP, data, seed + 1))
+    asked, warm_up = traffic(requests, data, seed), _apart(traffic(min(_WARM_UP, requests), data, seed + 1))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sooner = speed * _BEFORE_FASTER
@@ -78,7 +78,7 @@ def measure(
             say(f"after: the same {requests} requests to Tierwise, in {asked[-1].at_s / speed:.0f} s")
             after = played(file.url, upstream, asked, speed)
         own = overheads(first)
-        say(f"replay of the log of before; Tierwise's own part as in {_WARM_UP - _COLD} requests of warm-up: {own}")
+        say(f"replay of the log of before; Tierwise's own part as in {len(first.answers)} requests of warm-up: {own}")
         shown = predicted(log, with_overheads(file, own, folder), folder, hire)
     return results(file, before, after, shown) | {"seed": seed, "speed": speed, "overheads": own}
 
