@@ -28,6 +28,14 @@ KEYS = {"acme": "tw-acme-secret", "globex": "tw-globex-secret", "initech": "tw-i
 CASCADE = {"tenants": ["initech"], "margin": 1.0, "min_token_probability": 0.05}
 # Only requests whose client traces them.
 TRACED = {"enabled": True, "exporter_import_path": "deployments.tracing:exporter", "sampling_ratio": 0.0}
+# One replica, whatever its policy wants, which Serve's metrics tell.
+SCALED = {
+    "min_replicas": 1,
+    "max_replicas": 1,
+    "upscale_delay_s": 0,
+    "look_back_period_s": 12,
+    "policy": {"policy_function": "deployments.autoscaling:ByLoad", "policy_kwargs": {"target_use": 0.001}},
+}
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 
 
@@ -56,6 +64,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         raw["http_options"]["port"] = free_port()
         raw["tracing_config"] = TRACED
         arguments = raw["applications"][0]["args"]
+        raw["applications"][0]["deployments"].append({"name": "Tier-local", "autoscaling_config": SCALED})
         arguments["cache"]["tool_calls"] = True
         arguments["tenants"] = {"kind": "keys", "file": str(folder / "tenants.keys")}
         arguments["cache"] = {**arguments.get("cache", {}), "audit": {"share": 1.0}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
@@ -72,18 +73,30 @@ def test_the_local_model_answers_in_one_piece(gateway: Gateway) -> None:
     assert (headers["tier"], headers["model"], headers["route"]) == ("local", "smollm2-135m", "pinned")
 
 
-def test_the_engine_says_how_loaded_it_is(gateway: Gateway) -> None:
+def test_the_engine_says_how_loaded_it_is_and_that_is_what_its_tier_scales_by(gateway: Gateway) -> None:
+    question: Any = [{"role": "user", "content": "Count from one to two hundred, each number as a word."}]
+    chats = gateway.client().chat.completions
+
     def load() -> dict[str, float]:
         engine: dict[str, float] = get(f"{gateway.url}/readyz")[1]["parts"]["tier-local"]["engine"]
         return engine
 
-    question: Any = [{"role": "user", "content": "Tell me a long story about a fox."}]
-    chats = gateway.client().chat.completions
-    with chats.create(model="local", messages=question, stream=True, max_tokens=400) as stream:
-        next(stream)
-        busy = load()
-    assert (busy["running"], busy["waiting"]) == (1, 0)
-    assert 0 < busy["kv_cache"] <= busy["use"] <= 1
+    def wanted() -> float:
+        found = re.findall(r"^ray_serve_autoscaling_desired_replicas{.*Tier-local.*} (.+)$", metrics_of(gateway), re.M)
+        return max(map(float, found), default=0)
+
+    def busied() -> bool:
+        fresh = {"cache-control": "no-store"}
+        with chats.create(model="local", messages=question, stream=True, max_tokens=400, extra_headers=fresh) as stream:
+            next(stream)
+            busy.append(load())
+            list(stream)
+        return wanted() > 1
+
+    busy: list[dict[str, float]] = []
+    assert eventually(busied, 60)
+    assert (busy[0]["running"], busy[0]["waiting"]) == (1, 0)
+    assert 0 < busy[0]["kv_cache"] <= busy[0]["use"] <= 1
     assert eventually(lambda: load() == {"waiting": 0, "running": 0, "kv_cache": 0, "use": 0}, 20)
 
 
