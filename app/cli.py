@@ -321,7 +321,7 @@ def cache_clear(
 def ledger_summary(
     since: Since = None,
     until: Until = None,
-    by: Annotated[str | None, typer.Option(help="hour, day, tenant, tier, model or decision.")] = None,
+    by: Annotated[str | None, typer.Option(help="hour, day, tenant, tier, model, decision or arm.")] = None,
     tenant: Tenant = None,
     config: ConfigFile = LOCAL,
     json_file: JsonFile = None,
@@ -330,6 +330,23 @@ def ledger_summary(
     from app.operate_ledger import ledger_summary
 
     _report(ledger_summary(config, since, until, by, tenant), json_file)
+
+
+@ledger_app.command("compare")
+def ledger_compare(
+    since: Since = None,
+    until: Until = None,
+    tenant: Tenant = None,
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Set the canary of a period beside the stable side, with intervals, and say what is beyond chance."""
+    from app.ledger.compare import table
+    from app.operate_ledger import ledger_comparison
+
+    figures = ledger_comparison(config, since, until, tenant)
+    print(table(figures))
+    _write(figures, json_file)
 
 
 @ledger_app.command("export")

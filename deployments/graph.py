@@ -33,11 +33,15 @@ def build_app(config: GatewayConfig) -> Application:
     stand_ins = config.stand_ins()
     bound = {tier.name: bind_tier(tier, config.redis) for tier in config.tiers if tier.name not in stand_ins}
     tiers = {tier.name: bound[stand_ins.get(tier.name, tier.name)] for tier in config.tiers}
-    cache = None
+    cache, canary = None, config.canary_config()
     if config.redis is not None:
         config.redis.url()  # missing: stop here, not in a replica
-        cache = serve.deployment(CacheServer, name="Cache", **_MODEL).bind(config.cache, config.redis)
-    classifier = serve.deployment(ClassifierServer, name="Classifier", **_MODEL).bind(config.classifier)
+        cache = serve.deployment(CacheServer, name="Cache", **_MODEL).bind(
+            config.cache, config.redis, canary.cache if canary else None
+        )
+    classifier = serve.deployment(ClassifierServer, name="Classifier", **_MODEL).bind(
+        config.classifier, canary.classifier if canary else None
+    )
     ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **_INGRESS)
     return ingress.bind(config, cache, classifier, tiers)
 

@@ -6,17 +6,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
+from app.admission import Admission
 from app.api import build_api
 from app.api_ledger import UNKEPT, Books
 from app.background import Background
 from app.cache.admin import CacheAdmin
 from app.cache.audit import Audit
-from app.cache.bounds import RedisBounds
+from app.cache.bounds import CANARY, EVERYWHERE, RedisBounds
+from app.canary import Arm
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.conversations import RedisConversations
@@ -60,14 +64,13 @@ class Ingress:
         self._store = config.redis.build(lambda tenant: self._config.cache.limits(tenant)) if config.redis else None
         count_tokens("")  # loads the vocabulary before a request waits for it
         self._telemetry = Telemetry()
-        self._remote_cache = RemoteCache(cache) if cache else None
         kept = config.ledger
         self._ledger = RedisLedger(self._store, kept) if self._store and kept.enabled else None
         self._writer: LedgerWriter | None = None
         if self._ledger is not None:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
         self._replaced = Background()
-        self._controller, self._api = self._built(config)
+        self._controllers, self._api = self._built(config)
 
     def __serve_build_asgi_app__(self) -> Callable[[Any, Any, Any], Awaitable[None]]:
         async def current(scope: Any, receive: Any, send: Any) -> None:
@@ -83,32 +86,21 @@ class Ingress:
         with kept_if_wrong():
             config = GatewayConfig.model_validate(user_config["args"])
             if config != self._config:
-                replaced = self._controller
-                self._controller, self._api = self._built(config)
-                self._replaced.start(replaced.drain())
+                replaced = self._controllers
+                self._controllers, self._api = self._built(config)
+                for controller in replaced:
+                    self._replaced.start(controller.drain())
 
-    def _built(self, config: GatewayConfig) -> tuple[TrafficController, FastAPI]:
+    def _built(self, config: GatewayConfig) -> tuple[list[TrafficController], FastAPI]:
         """Build what a configuration says, and make it the one in force."""
         tenants = config.tenants.build()
-        bounds, quality = self._bounds(config), self._quality(config)
+        second, admission = config.canary_config(), Admission(config.overload)
+        controller = self._controlling(config, admission)
+        canary = self._controlling(second, admission, canary=True) if second else None
         self._config = config
         self._stand_ins = config.stand_ins()
         self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
-        controller = TrafficController(
-            config,
-            self._store,
-            self._remote_cache,
-            RemoteClassifier(self._classifier),
-            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()},
-            self.record,
-            bounds=bounds,
-            on_audit=self.record_audit,
-            relay=self._store.relay() if self._store else None,
-            conversations=self._conversations(config),
-            quality=quality,
-            on_check=self.record_check,
-        )
         api = build_api(
             controller,
             config,
@@ -118,21 +110,42 @@ class Ingress:
             self.record_error,
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
-            self._remote_cache,
+            RemoteCache(self._cache) if self._cache else None,
             self._books(config),
             self.close,
+            canary,
         )
-        return controller, api
+        return [controller, *([canary] if canary else [])], api
+
+    def _controlling(self, config: GatewayConfig, admission: Admission, canary: bool = False) -> TrafficController:
+        """Build the controller of a configuration. A canary's cut points stay where it has them: nobody checks them."""
+        arm: Arm = "canary" if canary else "stable" if config.canary else ""
+        store = self._store.limited(config.cache.limits) if self._store and canary else self._store
+        return TrafficController(
+            config,
+            store,
+            RemoteCache(self._cache, canary) if self._cache else None,
+            RemoteClassifier(self._classifier, canary),
+            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()},
+            self.record,
+            bounds=self._bounds(config, CANARY if canary else EVERYWHERE),
+            on_audit=partial(self.record_audit, arm),
+            relay=store.relay() if store else None,
+            conversations=self._conversations(config),
+            quality=None if canary else self._quality(config),
+            on_check=partial(self.record_check, arm),
+            admission=admission,
+        )
 
     def _books(self, config: GatewayConfig) -> Books:
         budgets = Budgets(config.budgets, self._ledger) if self._ledger and config.budgets else None
         return Books(self._ledger, budgets, self.record, self._writer.put if self._writer else UNKEPT.on_refused)
 
-    def _bounds(self, config: GatewayConfig) -> RedisBounds | None:
+    def _bounds(self, config: GatewayConfig, everywhere: str) -> RedisBounds | None:
         cache = config.cache
         if self._store is None:
             return None
-        return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence)
+        return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence, everywhere)
 
     def _conversations(self, config: GatewayConfig) -> RedisConversations | None:
         ttl_s = config.routing.conversation_ttl_s
@@ -159,24 +172,25 @@ class Ingress:
         if self._log:
             self._log.record_error(error)
 
-    def record_audit(self, audit: Audit) -> None:
+    def record_audit(self, arm: Arm, audit: Audit) -> None:
         """Count a check of a cached answer."""
-        self._telemetry.record_audit(audit)
+        # the bound that is exported is that of the stable side
+        self._telemetry.record_audit(replace(audit, bound=None) if arm == "canary" else audit)
         if self._writer:
             what = "cached answer" if audit.kind == "hits" else "near miss"
-            self._writer.put(audited(time.time(), what, audit.tenant, audit.tier, audit.cost_usd))
+            self._writer.put(audited(time.time(), what, audit.tenant, audit.tier, audit.cost_usd, arm))
 
-    def record_check(self, check: QualityCheck) -> None:
+    def record_check(self, arm: Arm, check: QualityCheck) -> None:
         """Count a check of a routed answer."""
         self._telemetry.record_check(check)
         if self._writer:
-            self._writer.put(audited(time.time(), "routed answer", check.tenant, check.tier, check.cost_usd))
+            self._writer.put(audited(time.time(), "routed answer", check.tenant, check.tier, check.cost_usd, arm))
 
     async def close(self) -> None:
         """End what is under way off the path and write what is left of the ledger."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                await self._controller.drain()
+                await asyncio.gather(*(controller.drain() for controller in self._controllers))
         if self._writer:
             await self._writer.close()
 
