@@ -393,6 +393,21 @@ def bench_chaos(
     _report(measure(requests, faults, _say), json_file)
 
 
+@bench_app.command("survive")
+def bench_survive(
+    requests: Annotated[int, typer.Option(min=10, help="In flight at each kill.")] = 2000,
+    parts: Annotated[list[str] | None, typer.Option("--part", help="Kill this alone; can be repeated.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill each of five parts of a cluster of three nodes: how many of the requests in flight are lost."""
+    from app.benchmark.survive import measure, table
+
+    prepare()
+    figures = measure(requests, _say, parts)
+    print(table(figures))
+    _write(figures, json_file)
+
+
 @bench_app.command("cache")
 def bench_cache(
     entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000,

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -36,9 +36,13 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",  # the proxy is told within a second; the default is 30
+    # A request whose replica is lost before it has sent a byte goes to another, if it fits into HAProxy's buffer.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTHONUNBUFFERED": "1",  # the log is read while it is written
 }
+RUN_ID = "TIERWISE_RUN_ID"  # marks all that a launcher starts
 # Serve's HAProxy template cannot be configured in two things, so its file is edited on the way to the real binary.
 _HAPROXY = r"""#!/bin/sh
 last=
@@ -86,7 +90,12 @@ class Launcher:
                 f"http_options.port: {self._file.port} is in use; stop what listens there or choose another"
             )
         self._state.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **SERVE_ENVIRONMENT, **self._isolation(), "TIERWISE_RUN_ID": self._run_id}
+        environment = {
+            **os.environ,
+            **SERVE_ENVIRONMENT,
+            **isolation(self._folder, self._file.host),
+            RUN_ID: self._run_id,
+        }
         redis = self._file.config.redis
         if redis and redis.embedded and not os.environ.get(redis.url_env):
             self._redis = EmbeddedRedis(self._state / "redis")
@@ -133,7 +142,7 @@ class Launcher:
                 self._serve.kill()
                 self._serve.wait()
         self._serve = None
-        self._sweep(children)
+        sweep(self._run_id, children)
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._redis is not None:
             self._redis.stop()
@@ -155,31 +164,9 @@ class Launcher:
 
     def _old_proxies(self) -> bool:
         """Whether an HAProxy still answers what it had begun when another took its place."""
-        running = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy" and self._ours(p)]
+        haproxies = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy"]
+        running = [p for p in haproxies if _mark(p) == self._run_id]
         return len(running) > len(list(self._folder.glob("*/admin.sock")))
-
-    def _isolation(self) -> dict[str, str]:
-        """Return an environment in which this Ray meets no other on the machine, and lets nobody else in."""
-        folder = self._folder
-        haproxy = {
-            "CONFIG_FILE_LOC": "haproxy.cfg",
-            "SOCKET_PATH": "admin.sock",
-            "SERVER_STATE_FILE": "server-state",
-            "METRICS_SOCKET_PATH": "metrics.sock",
-        }
-        folder.mkdir(mode=0o700)
-        wrapper = folder / "haproxy"
-        wrapper.write_text(_HAPROXY.format(host=self._file.host, binary=haproxy_binary()), "utf-8")
-        wrapper.chmod(0o700)
-        return {
-            "RAY_ADDRESS": "local",
-            "RAY_TMPDIR": str(folder),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            **{f"RAY_SERVE_HAPROXY_{key}": str(folder / name) for key, name in haproxy.items()},
-            "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
-        }
 
     def _say_stand_ins(self) -> None:
         for tier, stand_in in self._file.config.stand_ins().items():
@@ -198,7 +185,7 @@ class Launcher:
             if state != shown:
                 self._say(f"{time.monotonic() - started:3.0f} s  {state}")
                 shown = state
-            if self._answers():
+            if ready(self._file.url):
                 return
             if time.monotonic() - started > timeout_s:
                 raise ConfigError(f"not ready after {timeout_s:g} s ({state}); see {self._log}")
@@ -229,31 +216,13 @@ class Launcher:
             return ", ".join(states) or "building the graph", None
         return "Serve starts", None
 
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._file.url}/readyz", timeout=5) as response:
-                return bool(json.load(response)["status"] == "ready")
-        except (OSError, ValueError, KeyError):
-            return False
-
     def _log_end(self) -> str:
         return self._log.read_text("utf-8", "replace")[-2000:]
 
-    def _sweep(self, children: list[psutil.Process]) -> None:
-        """End what Ray left behind: the children there were, and whatever has our mark in its environment."""
-        for force in (False, True):
-            left = [
-                process for process in {*children, *filter(self._ours, psutil.process_iter())} if process.is_running()
-            ]
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill() if force else process.terminate()
-            psutil.wait_procs(left, timeout=5)
-
     def processes(self) -> list[psutil.Process]:
         """Return the processes of Ray with its replicas, and of Redis."""
-        redis = self.redis_pid
-        return [process for process in psutil.process_iter() if process.pid == redis or self._ours(process)]
+        redis = [psutil.Process(pid) for pid in [self.redis_pid] if pid]
+        return [*redis, *marked(self._run_id)]
 
     @property
     def redis_pid(self) -> int | None:
@@ -264,15 +233,68 @@ class Launcher:
         """Count the requests that have come and are not answered."""
         return sum(map(_requests_under_way, self._folder.glob("*/admin.sock")))
 
-    def _ours(self, process: psutil.Process) -> bool:
-        try:
-            return bool(process.environ().get("TIERWISE_RUN_ID") == self._run_id)
-        except psutil.Error:
-            return False
-
 
 # `serve run`, by the interpreter that runs us, wherever its scripts are
 _SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
+
+
+def isolation(folder: Path, host: str) -> dict[str, str]:
+    """Return an environment in which a Ray meets no other on the machine, and lets nobody else in.
+
+    Args:
+        folder: For its sockets and files, made here.
+        host: What the gateway listens on.
+    """
+    haproxy = {
+        "CONFIG_FILE_LOC": "haproxy.cfg",
+        "SOCKET_PATH": "admin.sock",
+        "SERVER_STATE_FILE": "server-state",
+        "METRICS_SOCKET_PATH": "metrics.sock",
+    }
+    folder.mkdir(mode=0o700)
+    wrapper = folder / "haproxy"
+    wrapper.write_text(_HAPROXY.format(host=host, binary=haproxy_binary()), "utf-8")
+    wrapper.chmod(0o700)
+    return {
+        "RAY_ADDRESS": "local",
+        "RAY_TMPDIR": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        **{f"RAY_SERVE_HAPROXY_{key}": str(folder / name) for key, name in haproxy.items()},
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+    }
+
+
+def marked(run_id: str) -> list[psutil.Process]:
+    """Return the processes that have a run's mark in their environment."""
+    return [process for process in psutil.process_iter() if _mark(process) == run_id]
+
+
+def sweep(run_id: str, children: Iterable[psutil.Process] = ()) -> None:
+    """End what a Ray left behind: the children there were, and whatever has the run's mark."""
+    for force in (False, True):
+        left = [process for process in {*children, *marked(run_id)} if process.is_running()]
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill() if force else process.terminate()
+        psutil.wait_procs(left, timeout=5)
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(RUN_ID)
+    except psutil.Error:
+        return None
+
+
+def ready(url: str) -> bool:
+    """Whether the gateway at a URL answers, and all of its parts are up."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+            return bool(json.load(response)["status"] == "ready")
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def served_at(log: Path) -> ServeAPI | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def test_no_replica_runs_on_the_head(cluster: dict[str, Any]) -> None:
 
 
 def test_ray_starts_with_the_settings_of_tierwise_serve_on_every_node(cluster: dict[str, Any]) -> None:
-    head, worker = (command.split() for command in start_commands(cluster))
+    head, worker = map(shlex.split, start_commands(cluster))
     settings = {f"{name}={value}" for name, value in SERVE_ENVIRONMENT.items()}
     assert settings <= set(head)
     assert settings <= set(worker)
