@@ -66,6 +66,8 @@ $(VENV)/.gpu: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.$(HARDWARE)
 	@echo "installing the test tools"
 	@$(PIP) -e '.[test]'
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || timeout 240 $(BIN)/playwright install chromium \
+		|| echo "no Chromium can be had here: the dashboard's tests that need one are skipped"
 	@touch $@
 
 clean:                  ## remove the environment; models and data stay in ~/.cache/tierwise

@@ -16,11 +16,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.api_dashboard import add_dashboard
 from app.api_ledger import UNKEPT, Books, add_ledger, embedded
 from app.api_quality import add_quality
 from app.canary import Arm, arm_of
 from app.config import GatewayConfig
 from app.controller import TrafficController
+from app.dashboard import Dashboard
 from app.dialects import ChatDialect, Dialect, EmbeddingsRequest, MessagesDialect, ResponsesDialect, message_error
 from app.errors import (
     BudgetExceededError,
@@ -64,6 +66,7 @@ def build_api(
     embedder: TextEmbedder | None = None,
     books: Books = UNKEPT,
     on_stop: Callable[[], Awaitable[None]] | None = None,
+    dashboard: Dashboard | None = None,
     canary: TrafficController | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
@@ -77,6 +80,7 @@ def build_api(
         embedder: The cache's encoder; likewise.
         books: The ledger, and the tenants' budgets.
         on_stop: Awaited before the process ends.
+        dashboard: Gathers the figures of `/dashboard`; None where no ledger is kept.
         canary: Answers the requests of the configuration's canary.
     """
 
@@ -144,17 +148,16 @@ def build_api(
             who["arm"] = getattr(http.state, "arm", "")
             books.on_refused(refused(time.time(), error, **who, latency_s=time.perf_counter() - started))
 
-    @api.post("/v1/chat/completions")
-    async def chat(http: Request) -> Response:
-        return await ask(http, ChatDialect)
+    def asked_in(dialect: type[Dialect]) -> Callable[[Request], Awaitable[Response]]:
+        async def asked(http: Request) -> Response:
+            return await ask(http, dialect)
 
-    @api.post("/v1/responses")
-    async def responses(http: Request) -> Response:
-        return await ask(http, ResponsesDialect)
+        return asked
 
-    @api.post("/v1/messages")
-    async def messages(http: Request) -> Response:
-        return await ask(http, MessagesDialect)
+    # plain routes: FastAPI's own would look for parameters in each request
+    api.add_route("/v1/chat/completions", asked_in(ChatDialect), methods=["POST"])
+    api.add_route("/v1/responses", asked_in(ResponsesDialect), methods=["POST"])
+    api.add_route("/v1/messages", asked_in(MessagesDialect), methods=["POST"])
 
     @api.post("/v1/embeddings")
     async def embeddings(http: Request) -> Response:
@@ -224,6 +227,7 @@ def build_api(
 
     add_quality(api, controller.quality, config, lambda http: _owner(http) is None)
     add_ledger(api, books.ledger, _owner)
+    add_dashboard(api, dashboard, lambda http: _owner(http) is None)
 
     @api.get("/healthz")
     async def healthz() -> Response:
@@ -348,9 +352,9 @@ _STARTED = int(time.time())
 
 
 def _readiness(parts: Sequence[PartStatus]) -> tuple[int, dict[str, Any]]:
-    """Ready when all is up, degraded while some tier can answer, else unavailable."""
-    tiers_up = any(part.state == "up" for part in parts if part.name.startswith("tier-"))
-    all_up = all(part.state == "up" for part in parts)
+    """Ready when nothing is down, degraded while some tier can answer, else unavailable."""
+    tiers_up = any(part.state != "down" for part in parts if part.name.startswith("tier-"))
+    all_up = all(part.state != "down" for part in parts)
     status = "ready" if all_up else "degraded" if tiers_up else "unavailable"
     body = {"status": status, "parts": {part.name: {"state": part.state, **part.detail} for part in parts}}
     return (200 if tiers_up else 503), body

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -11,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from app.config import GatewayConfig
 from app.errors import InvalidRequestError, PermissionDeniedError
-from app.quality.audit import QualityAuditor, Watch
+from app.quality.audit import QualityAuditor
 from app.wire import parse_preference
 
 
@@ -36,7 +35,8 @@ def add_quality(
 
     @api.get("/v1/quality")
     async def estimate(http: Request) -> Response:
-        return JSONResponse(_shown(await watched(http).bounds.read(), config))
+        watch = await watched(http).bounds.read()
+        return JSONResponse(watch.shown(config.quality_kept(), config.routing.quality.confidence))
 
     @api.get("/v1/quality/pairs")
     async def pairs(http: Request) -> Response:
@@ -53,23 +53,3 @@ def add_quality(
         if not await auditor.label(pair_id, better):
             raise HTTPException(404, f"There is no pair `{pair_id}`; it may have been compared already.")
         return JSONResponse({"id": pair_id, "better": better})
-
-
-def _shown(watch: Watch, config: GatewayConfig) -> dict[str, Any]:
-    kept, confidence = watch.kept, config.routing.quality.confidence
-    tiers = {}
-    for name, tally in kept.tallies.items():
-        low, high = tally.interval(confidence)
-        share = 1 - tally.wrong / max(tally.checked, 1)
-        counts = {"checked": tally.checked, "worse": tally.wrong, "steps": kept.steps.get(name, 0)}
-        tiers[name] = {"estimate": share, "lower": 1 - high, "upper": 1 - low, **counts}
-    low, high = kept.interval(confidence)
-    return {
-        "promised": config.quality_kept(),
-        "kept": {"estimate": kept.estimate(), "lower": low, "upper": high},
-        "tiers": tiers,
-        "drawn": kept.drawn,
-        "routed_down": kept.down,
-        "spent_today_usd": round(watch.spent_usd, 6),
-        "waiting": watch.waiting,
-    }

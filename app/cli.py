@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -371,6 +373,24 @@ def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     _report(measure(seconds, _say), json_file)
 
 
+@app.command("plan")
+def plan(
+    rps: Annotated[list[float] | None, typer.Option(min=0.01, help="Requests a second; can be repeated.")] = None,
+    config: Annotated[Path, typer.Option(help="Whose tiers and prices to use.")] = PRODUCTION,
+    service_times: Annotated[
+        Path | None, typer.Option(help="Made by `tierwise bench service-times`; by default those that are shipped.")
+    ] = None,
+    assumptions: Annotated[Path | None, typer.Option(help="YAML with other `traffic` and `machines`.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """What a load takes: replicas, nodes, shards of Redis, GPUs, dollars; what runs out first; how long it waits."""
+    from app.planning.command import SHIPPED, planned
+
+    figures, shown = planned(rps or [10, 1000, 100_000], config, service_times or SHIPPED, assumptions)
+    print(shown)
+    _write(figures, json_file)
+
+
 @bench_app.command("peers")
 def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
     """Tierwise beside LiteLLM's proxy and a bare FastAPI pass-through: requests a second, latency, CPU, memory."""
@@ -421,6 +441,37 @@ def bench_cache(
     _report(measure(entries, answer_chars, _say), json_file)
 
 
+@bench_app.command("service-times")
+def bench_service_times(
+    seconds: Annotated[float, typer.Option(min=1, help="Of each kind of request and of each load.")] = 10,
+    json_file: JsonFile = None,
+) -> None:
+    """CPU time by part and kind of request, for `tierwise plan`, and how long answers take at three loads."""
+    from app.benchmark.service_times import measure
+
+    prepare()
+    _report(measure(seconds, _say), json_file)
+
+
+@bench_app.command("soak")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 60,
+    load: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of the capacity that is measured first.")
+    ] = 0.7,
+    plot: Annotated[Path | None, typer.Option(help="Where the graph goes, as PNG.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A steady load for a long time: what grows, and whether it slows down."""
+    from app.benchmark import soak
+
+    prepare()
+    figures = soak.measure(minutes, load, _say)
+    if plot is not None:
+        soak.plot(figures, plot)
+    _report(figures, json_file)
+
+
 @bench_app.command("log")
 def bench_log(
     file: Annotated[Path, typer.Argument(help="JSONL, for `tierwise replay`.")],
@@ -431,6 +482,18 @@ def bench_log(
     from app.benchmark.log import write_log
 
     _report(write_log(file, requests, distinct), None)
+
+
+@bench_app.command("dashboard")
+def bench_dashboard(
+    port: Annotated[int, typer.Option(help="On loopback.")] = 8001,
+    picture: Annotated[Path | None, typer.Option(help="Take a PNG with Chromium, and end.")] = None,
+) -> None:
+    """The dashboard over a generated month, to look at; nothing on it is measured."""
+    from app.benchmark.dashboard import show
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(show(port, picture))
 
 
 @bench_app.command("shape")
@@ -482,6 +545,29 @@ def bench_router(
     figures = measure(dev, train or [], scores or [], config, _say)
     _report(figures, json_file)
     Console(stderr=True, width=TABLE_WIDTH).print(table(figures))
+
+
+@bench_app.command("case-study")
+def bench_case_study(
+    requests: Annotated[int, typer.Option(min=100)] = 20_000,
+    speed: Annotated[
+        float, typer.Option(min=1, help="How much faster than the machine's clock the case's clock runs.")
+    ] = 10.0,
+    seed: int = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Prompts of known meaning; by default ../shared/data, else our own.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Where the log of the run without Tierwise goes.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A case of cost and latency, played with and without Tierwise before scripted models; what replay said of it."""
+    from app.benchmark.case_study.command import DATA, measure
+    from app.benchmark.case_study.table import TABLE_WIDTH, table
+
+    prepare()
+    figures = measure(requests, speed, seed, data or (DATA if DATA.is_dir() else None), log, _say)
+    Console(width=TABLE_WIDTH).print(table(figures))
+    _write(figures, json_file)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -23,6 +23,7 @@ from app.reload import restarting_keys
 from app.routing import RoutingConfig, TierConfig, Tiers
 from app.section import Section
 from app.shaping import ProfileConfig
+from app.sizes import check_sizes
 from app.tenants import OpenTenants, TenantsConfig, check_address
 
 
@@ -147,9 +148,13 @@ class GatewayConfig(Section):
         models = [item for tier in self.tiers for item in tier.models().items()]
         return {name: self._tariff(name, tariff) for name, tariff in models}
 
+    def baseline_model(self) -> str:
+        """Return the model whose price is the bill without us."""
+        return self.baseline or next(iter(self.tiers[-1].models()))
+
     def baseline_price(self) -> Tariff:
         """Return the price per token of the bill without us."""
-        return self.prices()[self.baseline or next(iter(self.tiers[-1].models()))]
+        return self.prices()[self.baseline_model()]
 
     def price_of(self, model: str) -> Tariff:
         """Return the price of any model, such as a log may name."""
@@ -157,6 +162,11 @@ class GatewayConfig(Section):
 
     def _tariff(self, model: str, own: Tariff) -> Tariff:
         return self.price_list.get(model, own) if isinstance(own, ListedPrice) else own
+
+    def gpu_slices(self) -> dict[str, float]:
+        """Map the deployments of small models to their part of a GPU."""
+        embedder = getattr(self.cache.embedder, "gpu_fraction", 0.0)  # one behind an API has none
+        return {"Cache": embedder if self.redis else 0.0, "Classifier": self.classifier.gpu_fraction}
 
     def stand_ins(self) -> dict[str, str]:
         """Map each tier whose keys are not in the environment to the tier that answers in its place."""
@@ -206,6 +216,11 @@ class ServeFile:
         return int(self.raw.get("http_options", {}).get("port") or 8000)
 
     @property
+    def sizes(self) -> Sequence[Mapping[str, Any]]:
+        """How much of each deployment runs, where the file says so."""
+        return self.raw["applications"][0].get("deployments") or ()
+
+    @property
     def url(self) -> str:
         """Where a client on this machine reaches the gateway."""
         return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
@@ -232,5 +247,6 @@ def read_serve_file(path: Path) -> ServeFile:
         lines = [f"  args.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ConfigError("\n".join([f"`{path}` cannot be served:", *lines])) from error
     file = ServeFile(path, raw, config)
+    check_sizes(file.sizes, config.tiers, config.gpu_slices())
     check_address(config.tenants, file.host)
     return file

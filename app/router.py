@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.background import Background
@@ -21,6 +21,7 @@ from app.routing import (
     TierConfig,
     Tiers,
     affordable,
+    awake,
     cut_points,
     needs_of,
     pinned,
@@ -40,6 +41,7 @@ class Router:
         classifier: Scores the prompts that no model is named for.
         conversations: Remembers the tier that each has reached; None lets every turn stand for itself.
         quality: Says how far cut points have moved; None leaves them where they are.
+        wake: Says whether a tier runs, and wakes one that does not.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Router:
         classifier: ComplexityClassifier,
         conversations: Conversations | None,
         quality: QualityBounds | None,
+        wake: Callable[[str], bool],
     ) -> None:
+        self._wake = wake
         self._auto_models = config.auto_models
         self._routing = config.routing
         self._tiers = config.routable_tiers()
@@ -91,7 +95,7 @@ class Router:
         except ClassifierUnavailableError as error:
             log.warning("classifier unavailable, asking the best tier: %s", error.message)
         held = await self._held(request)
-        return self._decided(request, score, needs, held)
+        return awake(self._decided(request, score, needs, held), self._wake)
 
     def answered(self, request: ChatRequest, answer: Completion, tier: str) -> None:
         """Remember, off the path, the tier that the conversation has reached."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from app.cascade import CascadeConfig
 from app.errors import InvalidRequestError, ModelNotFoundError
-from app.pricing import GivenPrice, ListedPrice, Price, Tariff
+from app.local_model import LocalLLMConfig
+from app.pricing import ListedPrice, Tariff
 from app.providers import ProviderConfig
 from app.quality import QualityConfig
 from app.schema import Ability, Allowance, Form
@@ -21,46 +22,7 @@ from app.tier import PolicyConfig
 
 Tiers = tuple["TierConfig", ...]
 _FORMS: frozenset[Ability | Form] = frozenset(get_args(Form))
-_LOCAL_CONTEXT = 4096  # of a local model whose `engine` does not say
 _CHARS_A_TOKEN = 4
-
-
-class LocalLLMConfig(Section):
-    """A model served by `ray.serve.llm` on vLLM.
-
-    Attributes:
-        model: A Hugging Face name, a folder, or `bundled:smollm2-135m`.
-        name: What clients may call it; by default the last part of `model`.
-        device: `cpu` needs vLLM's CPU build.
-        cpus: CPUs that Ray sets aside for a replica; a GPU's replica has them beside it.
-        gpu_fraction: Share of one GPU that a replica is pinned to; the engine takes nine tenths of that memory.
-        engine: vLLM engine arguments (`max_model_len`, `dtype`, ...). JSON without blank space is a sixth shorter:
-            `structured_outputs_config: {backend: xgrammar, disable_any_whitespace: true}`; schemas that xgrammar does
-            not know are then refused, where by default another backend takes them.
-        env: Environment of the replica.
-        timeout_s: Longest wait for a whole answer, and for each chunk of a streamed one.
-        price: What its tokens cost, or what the rented GPU costs and makes; by default nothing.
-    """
-
-    model: str
-    name: str = ""
-    device: Literal["cpu", "cuda"] = "cuda"
-    cpus: PositiveFloat = 1
-    gpu_fraction: Annotated[float, Field(gt=0, le=8)] = 1.0
-    engine: dict[str, Any] = {}
-    env: dict[str, str] = {}
-    timeout_s: PositiveFloat = 120
-    price: GivenPrice = Price()
-
-    @property
-    def target(self) -> str:
-        """The name that clients and answers use."""
-        return self.name or self.model.rpartition("/")[2].rpartition(":")[2]
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens of the longest prompt and answer together."""
-        return int(self.engine.get("max_model_len", _LOCAL_CONTEXT))
 
 
 class TierConfig(Section):
@@ -209,7 +171,7 @@ class Route:
         reason: What decided on the first tier: `score`, `pinned`, or `unclassified` when the classifier was down; else
             what moved it from where the score alone would have it: `share` (`routing.top_share`), `quality` (checks
             found too many bad answers), `floor`, `conversation`, `ceiling`, an ability that the tier lacks, `profile`,
-            `context`, `budget` (it is nearly spent).
+            `context`, `budget` (it is nearly spent), `starting` (no replica of the tier is up yet).
         cheaper: The tier below the first, where the score is so near its cut point that it may be tried before.
     """
 
@@ -337,6 +299,20 @@ def affordable(allowance: Allowance | None, tiers: Tiers) -> Tiers:
     if allowance.ceiling is None:
         raise allowance.refusal
     return tiers[: _position(allowance.ceiling, tiers, len(tiers) - 1) + 1]
+
+
+def awake(wanted: Route, wake: Callable[[str], bool]) -> Route:
+    """Put the tiers at the front that sleep behind the others, so that no request waits for one while another is up.
+
+    Args:
+        wake: Says whether the tier of a name runs, and wakes one that does not.
+    """
+    ready = next(
+        (i for i, tier in enumerate(wanted.tiers) if wake(tier.name)), 0
+    )  # all asleep: the first is waited for
+    cheaper = wanted.cheaper if wanted.cheaper and wake(wanted.cheaper.name) else None
+    tiers = wanted.tiers[ready:] + wanted.tiers[:ready]
+    return replace(wanted, tiers=tiers, reason="starting" if ready else wanted.reason, cheaper=cheaper)
 
 
 def _met(wanted: Route, needs: Needs, weaker: Tiers) -> Route:

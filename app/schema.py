@@ -280,8 +280,8 @@ class Streaming:
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """The state of one part of the gateway, as `/readyz` shows it."""
+    """The state of one part of the gateway, as `/readyz` shows it; `asleep` is a tier that has scaled to zero."""
 
     name: str
-    state: Literal["up", "down"]
+    state: Literal["up", "asleep", "down"]
     detail: Mapping[str, Any]

@@ -1,5 +1,7 @@
 """The composition. Ray Serve reads the type of `config` at run time, so no `annotations` import here."""
 
+from typing import Any
+
 from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
@@ -18,7 +20,7 @@ _DRAIN = {"graceful_shutdown_timeout_s": 150}
 # Who finds `max_queued_requests` in front of it tries the next tier, or does without cache or classifier.
 _BOUNDED = {"max_queued_requests": 512, **_DRAIN}
 _LIGHT = {"ray_actor_options": {"num_cpus": 0.1}, "max_ongoing_requests": 512, **_BOUNDED}
-_MODEL = {"ray_actor_options": {"num_cpus": 0.5}, "max_ongoing_requests": 256, **_BOUNDED}
+_MODEL = {"max_ongoing_requests": 256, **_BOUNDED}
 # The ingress has a queue of its own, `overload`, that exact hits pass by; this is the last resort.
 _INGRESS = {**_LIGHT, "max_ongoing_requests": 4096}
 
@@ -33,15 +35,13 @@ def build_app(config: GatewayConfig) -> Application:
     stand_ins = config.stand_ins()
     bound = {tier.name: bind_tier(tier, config.redis) for tier in config.tiers if tier.name not in stand_ins}
     tiers = {tier.name: bound[stand_ins.get(tier.name, tier.name)] for tier in config.tiers}
-    cache, canary = None, config.canary_config()
+    cache, canary, slices = None, config.canary_config(), config.gpu_slices()
     if config.redis is not None:
         config.redis.url()  # missing: stop here, not in a replica
-        cache = serve.deployment(CacheServer, name="Cache", **_MODEL).bind(
-            config.cache, config.redis, canary.cache if canary else None
-        )
-    classifier = serve.deployment(ClassifierServer, name="Classifier", **_MODEL).bind(
-        config.classifier, canary.classifier if canary else None
-    )
+        searcher = serve.deployment(CacheServer, name="Cache", **_model(slices["Cache"]))
+        cache = searcher.bind(config.cache, config.redis, canary.cache if canary else None)
+    scorer = serve.deployment(ClassifierServer, name="Classifier", **_model(slices["Classifier"]))
+    classifier = scorer.bind(config.classifier, canary.classifier if canary else None)
     ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **_INGRESS)
     return ingress.bind(config, cache, classifier, tiers)
 
@@ -55,6 +55,11 @@ def bind_tier(tier: TierConfig, redis: RedisConfig | None) -> Application:
     if missing := tier.missing_keys():
         raise ConfigError(f"tiers: `{tier.name}` has no target with a key; set {' or '.join(missing)}")
     return serve.deployment(TierServer, name=f"Tier-{tier.name}", **_LIGHT).bind(tier, redis)
+
+
+def _model(gpu_fraction: float) -> dict[str, Any]:
+    """Return the size of a deployment with a model of our own, on its slice of a GPU if it has one."""
+    return {**_MODEL, "ray_actor_options": {"num_cpus": 0.5, "num_gpus": gpu_fraction}}
 
 
 def _listening_address() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -13,6 +14,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from app.background import Background
 from app.errors import (
     CacheUnavailableError,
     ClassifierUnavailableError,
@@ -26,6 +28,7 @@ from app.tier.resume import resuming
 from deployments.tracing import answered, call_span, ending
 
 _PAUSE_S = 1.0
+log = logging.getLogger("ray.serve")
 
 
 class RemoteCache:
@@ -112,9 +115,24 @@ class RemoteProvider:
 
     def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float) -> None:
         self._handle = handle
+        self._waking = Background()
         self._streaming = handle.options(stream=True)  # resolved once: it costs as much as a call
         self._name = name
         self._timeout_s = timeout_s
+
+    def wake(self) -> bool:
+        """Say whether a replica runs. Where none does a call waits for one, by which Serve sees that it is wanted."""
+        if not asleep(self._handle):
+            return True
+        if not self._waking:
+            self._waking.start(self._call_replica())
+        return False
+
+    async def _call_replica(self) -> None:
+        try:
+            await self._handle.status.remote()
+        except (RayError, RayServeException) as error:
+            log.warning("tier %s did not start: %s", self._name, type(error).__name__)
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer a request in one piece.
@@ -176,8 +194,19 @@ class RemoteProvider:
             raise UpstreamError(f"the replica was lost: {type(error).__name__}", self._name) from error
 
 
+def asleep(handle: DeploymentHandle) -> bool:
+    """Whether a deployment has scaled to zero, as far as its handle was told; Serve shows that nowhere else."""
+    router = getattr(handle._router, "_asyncio_router", None)
+    if router is None or router._request_router is None:
+        return False  # nothing was asked of it yet, or it is Serve's local testing mode
+    scaling = router._metrics_manager.autoscaling_config
+    return scaling is not None and scaling.min_replicas == 0 and not router._request_router.curr_replicas
+
+
 async def ask_status(handle: DeploymentHandle, name: str, timeout_s: float = 2.0) -> PartStatus:
-    """Ask a deployment for its state; one that does not answer in time is down."""
+    """Ask a deployment for its state; one that does not answer in time is down. One that sleeps is left asleep."""
+    if asleep(handle):
+        return PartStatus(name, "asleep", {})
     try:
         async with asyncio.timeout(timeout_s):
             status: PartStatus = await handle.status.remote()

@@ -20,10 +20,12 @@ from app.background import Background
 from app.cache.admin import CacheAdmin
 from app.cache.audit import Audit
 from app.cache.bounds import CANARY, EVERYWHERE, RedisBounds
+from app.cache.store import RedisStore
 from app.canary import Arm
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.conversations import RedisConversations
+from app.dashboard import Dashboard
 from app.errors import CacheUnavailableError, GatewayError
 from app.ledger.budgets import Budgets
 from app.ledger.record import audited
@@ -69,6 +71,7 @@ class Ingress:
         self._writer: LedgerWriter | None = None
         if self._ledger is not None:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
+        self._shown: RedisStore | None = None
         self._replaced = Background()
         self._controllers, self._api = self._built(config)
 
@@ -113,6 +116,7 @@ class Ingress:
             RemoteCache(self._cache) if self._cache else None,
             self._books(config),
             self.close,
+            self._dashboard(config, watched=controller.quality is not None),
             canary,
         )
         return [controller, *([canary] if canary else [])], api
@@ -121,12 +125,13 @@ class Ingress:
         """Build the controller of a configuration. A canary's cut points stay where it has them: nobody checks them."""
         arm: Arm = "canary" if canary else "stable" if config.canary else ""
         store = self._store.limited(config.cache.limits) if self._store and canary else self._store
+        providers = {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()}
         return TrafficController(
             config,
             store,
             RemoteCache(self._cache, canary) if self._cache else None,
             RemoteClassifier(self._classifier, canary),
-            {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()},
+            providers,
             self.record,
             bounds=self._bounds(config, CANARY if canary else EVERYWHERE),
             on_audit=partial(self.record_audit, arm),
@@ -135,11 +140,18 @@ class Ingress:
             quality=None if canary else self._quality(config),
             on_check=partial(self.record_check, arm),
             admission=admission,
+            wake=lambda tier: providers[tier].wake(),
         )
 
     def _books(self, config: GatewayConfig) -> Books:
         budgets = Budgets(config.budgets, self._ledger) if self._ledger and config.budgets else None
         return Books(self._ledger, budgets, self.record, self._writer.put if self._writer else UNKEPT.on_refused)
+
+    def _dashboard(self, config: GatewayConfig, *, watched: bool) -> Dashboard | None:
+        """Build the dashboard over a client of its own: a slow answer to it leaves the path of requests alone."""
+        if self._shown is None and config.redis is not None and config.ledger.enabled:
+            self._shown = config.redis.model_copy(update={"timeout_s": max(config.redis.timeout_s, 2.0)}).build()
+        return Dashboard(config, self._shown, watched=watched) if self._shown else None
 
     def _bounds(self, config: GatewayConfig, everywhere: str) -> RedisBounds | None:
         cache = config.cache

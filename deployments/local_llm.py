@@ -13,20 +13,62 @@ import pydantic
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, LLMServer, build_llm_deployment
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from vllm.v1.metrics.loggers import StatLoggerBase
 
 from app.bundled import resolve
 from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UpstreamError
-from app.routing import LocalLLMConfig
+from app.local_model import LocalLLMConfig
 from app.schema import Completion, PartStatus, StreamPart
+
+
+class EngineLoad(StatLoggerBase):  # type: ignore[misc]
+    """What vLLM says of its scheduler after each step.
+
+    Args:
+        places: Requests that it works on at the same time, at most: `max_num_seqs`.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._last: dict[int, Any] = {}
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
+        """Take the figures of a step."""
+        if scheduler_stats is not None:
+            self._last[engine_idx] = scheduler_stats
+
+    def log_engine_initialized(self) -> None:
+        """Nothing is logged."""
+
+    def read(self) -> dict[str, float]:
+        """Return the requests that wait, those that run, and the share in use of the KV cache and of the places."""
+        last = list(self._last.values())
+        waiting = sum(stats.num_waiting_reqs + stats.num_skipped_waiting_reqs for stats in last)
+        running = sum(stats.num_running_reqs for stats in last)
+        kv_cache = max((float(stats.kv_cache_usage) for stats in last), default=0.0)
+        use = max(kv_cache, running / (self._places * max(len(last), 1)))
+        return {"waiting": float(waiting), "running": float(running), "kv_cache": kv_cache, "use": min(use, 1.0)}
 
 
 class LocalLLMServer(LLMServer):  # type: ignore[misc]
     """An LLMServer that takes and gives OpenAI's JSON, so that its callers need not import vLLM."""
 
+    _load: EngineLoad | None = None
+
     async def start(self) -> None:
         """Start the engine and warm it up: the first request compiles kernels, and no client should wait for that."""
         await super().start()
+        engine = self.engine._engine_client
+        if engine.logger_manager is not None:  # `disable_log_stats`
+            self._load = EngineLoad(engine.vllm_config.scheduler_config.max_num_seqs)
+            engine.logger_manager.stat_loggers.append(self._load)
         await self.complete({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve how loaded the engine is; nothing where `disable_log_stats` keeps it from saying so."""
+        return self._load.read() if self._load else {}
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer a request in one piece."""
@@ -50,7 +92,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
     async def status(self) -> PartStatus:
         """Raise unless the engine is healthy."""
         await self.check_health()
-        return PartStatus("tier", "up", {"model": self._llm_config.model_id})
+        return PartStatus("tier", "up", {"model": self._llm_config.model_id, "engine": self.record_autoscaling_stats()})
 
     def _request(self, body: Mapping[str, Any], *, stream: bool) -> ChatCompletionRequest:
         options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {"stream": False}
@@ -67,12 +109,13 @@ def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
     """Bind a local model as the deployment of that name."""
     env = {"HF_HUB_OFFLINE": "1"} if llm.model.startswith(("bundled:", "/", ".")) else {}
     engine = {"max_model_len": llm.context_tokens, **llm.engine}
-    bundle: dict[str, float] = {"CPU": llm.cpus}
+    bundles: list[dict[str, float]] = [{"CPU": llm.cpus}]
     if llm.device == "cuda":
-        bundle["GPU"] = llm.gpu_fraction
-        env["VLLM_RAY_PER_WORKER_GPUS"] = f"{llm.gpu_fraction:g}"
-        # the rest is for CUDA graphs and for the neighbour on the same GPU
-        engine.setdefault("gpu_memory_utilization", round(0.9 * min(llm.gpu_fraction, 1), 3))
+        part = min(llm.gpu_fraction, 1)
+        bundles = [{"CPU": llm.cpus, "GPU": part}, *([{"GPU": part}] * (llm.gpus - 1))]
+        env["VLLM_RAY_PER_WORKER_GPUS"] = f"{part:g}"
+        engine |= {"gpu_memory_utilization": llm.gpu_memory}
+        engine.setdefault("tensor_parallel_size", llm.gpus // int(engine.get("pipeline_parallel_size", 1)))
     config = LLMConfig(
         model_loading_config={"model_id": llm.target, "model_source": resolve(llm.model)},
         # the engine's worker has the bundle; the replica around it asks for nothing more
@@ -82,7 +125,7 @@ def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> Application:
             "max_queued_requests": 128,  # better a stronger tier than a long wait
             "graceful_shutdown_timeout_s": 150,
         },
-        placement_group_config={"bundles": [bundle]},
+        placement_group_config={"bundles": bundles},
         accelerator_config={"kind": "cpu" if llm.device == "cpu" else "gpu"},
         engine_kwargs=engine,
         runtime_env={"env_vars": {**env, **llm.env}},

@@ -23,7 +23,9 @@ from app.classifier import ClassifierConfig, EncoderClassifier
 from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
 from app.errors import CacheUnavailableError, GatewayError
+from app.ledger.calls import CallCounts
 from app.routing import TierConfig
+from app.scaling import Meter
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
 from app.tier import Target, TargetPolicy
 from app.tier.limits import RateLimit, limit_storage
@@ -103,11 +105,7 @@ class CacheServer:
             bound = await self._bounds.read()
         except CacheUnavailableError as error:
             return PartStatus("cache", "down", {"reason": error.message})
-        detail = {
-            "embedder": self._embedder.space,
-            "verifier": self._verifier.name,
-            "threshold": self._threshold,
-        }
+        detail = {"embedder": self._embedder.space, "verifier": self._verifier.name, "threshold": self._threshold}
         checks = {"checked_hits": bound.hits.checked, "wrong_hits": bound.hits.wrong, "threshold_steps": bound.steps}
         return PartStatus("cache", "up", detail | checks)
 
@@ -125,6 +123,7 @@ class ClassifierServer:
     def __init__(self, config: ClassifierConfig, canary: ClassifierConfig | None = None) -> None:
         self._configs = (config, canary or config)
         self._classifiers = _built(*self._configs)
+        self._meter = Meter()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Score by another configuration from now on; one that cannot be served is logged, and the old one stays."""
@@ -135,16 +134,26 @@ class ClassifierServer:
                 self._classifiers = await asyncio.to_thread(_built, *configs)
                 self._configs = configs
 
+    async def score(self, prompt: str, canary: bool) -> float:
+        """Score a prompt in [0, 1], by the canary's model or the other."""
+        with self._meter.here():
+            score: float = await self._score(prompt, canary)
+            return score
+
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
-    async def score(self, prompts: list[str], canary: list[bool]) -> list[float]:
-        """Score prompts in [0, 1], by the canary's model or the other; one at a time for the caller, batched here."""
-        scores: dict[int, float] = {}
-        for arm, classifier in enumerate(self._classifiers):
-            places = [i for i, its in enumerate(canary) if its == bool(arm)]
-            if places:
-                found = await asyncio.to_thread(classifier.scores, [prompts[i] for i in places])
-                scores |= zip(places, map(float, found), strict=True)
-        return [scores[i] for i in range(len(prompts))]
+    async def _score(self, prompts: list[str], canary: list[bool]) -> list[float]:
+        with self._meter.working(len(prompts)):
+            scores: dict[int, float] = {}
+            for arm, classifier in enumerate(self._classifiers):
+                places = [i for i, its in enumerate(canary) if its == bool(arm)]
+                if places:
+                    found = await asyncio.to_thread(classifier.scores, [prompts[i] for i in places])
+                    scores |= zip(places, map(float, found), strict=True)
+            return [scores[i] for i in range(len(prompts))]
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve how many prompts wait for a batch, and the share of the time that one was scored."""
+        return self._meter.read()
 
     async def status(self) -> PartStatus:
         """Say that the model is loaded."""
@@ -161,7 +170,8 @@ class TierServer:
     """An API tier: a client for each target, and the policy by which they are asked.
 
     Args:
-        redis: Where replicas tell one another of targets that fail, and count the requests of those with limits.
+        redis: Where replicas tell one another of targets that fail, and count calls and the requests of those with
+            limits.
     """
 
     def __init__(self, tier: TierConfig, redis: RedisConfig | None = None) -> None:
@@ -176,20 +186,32 @@ class TierServer:
         self._telemetry = TierTelemetry(tier.name)
         targets = list(self._targets.values())
         keyless = tier.models().keys() - {target.config.model for target in targets}
-        self._policy = TargetPolicy(tier.name, targets, policy, self._telemetry.record, keyless=keyless)
+        self._calls: CallCounts | None = None
+        self._policy = TargetPolicy(tier.name, targets, policy, self._record, keyless=keyless)
         if redis is not None:
-            sharing = SharedBreakers(tier.name, self._targets, redis.build())
-            self._sharing = asyncio.get_running_loop().create_task(self._share(sharing, policy.breaker.share_s))
+            store = redis.build()
+            self._calls = CallCounts(tier.name, store)
+            sharing = SharedBreakers(tier.name, self._targets, store)
+            self._sharing = asyncio.get_running_loop().create_task(
+                self._share(sharing, self._calls, policy.breaker.share_s)
+            )
 
-    async def _share(self, sharing: SharedBreakers, pause_s: float) -> None:
-        """Tell the other replicas which targets fail, and hear from them."""
+    def _record(self, target: str, result: str) -> None:
+        """Count a call."""
+        self._telemetry.record(target, result)
+        if self._calls is not None:
+            self._calls.record(target, result)
+
+    async def _share(self, sharing: SharedBreakers, calls: CallCounts, pause_s: float) -> None:
+        """Tell the other replicas which targets fail, hear from them, and tell what became of calls."""
         while True:
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             self._telemetry.record_breakers({name: target.breaker.state for name, target in self._targets.items()})
             try:
                 await sharing.exchange()
+                await calls.tell()
             except CacheUnavailableError as error:
-                log.info("breakers are not shared: %s", error.message)
+                log.info("breakers and calls are not shared: %s", error.message)
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer by the first target that can."""
@@ -200,6 +222,10 @@ class TierServer:
         async with aclosing(self._policy.stream(body)) as parts:
             async for part in parts:
                 yield part
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve what share of this minute's limits is used, of the target that has most left."""
+        return {"limits_used": min([await target.limits_used() for target in self._targets.values()])}
 
     async def status(self) -> PartStatus:
         """Say which targets have their keys, and which rest; upstreams are not called, since that would cost."""

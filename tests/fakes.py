@@ -374,6 +374,7 @@ def controller(
     relay: FlightRelay | None = None,
     conversations: FakeConversations | None = None,
     quality: FakeQuality | None = None,
+    wake: Callable[[str], bool] = lambda tier: True,
 ) -> TrafficController:
     """Make a controller over fakes; `score` is what its classifier says."""
     return TrafficController(
@@ -387,4 +388,5 @@ def controller(
         relay=relay,
         conversations=conversations,
         quality=quality,
+        wake=wake,
     )

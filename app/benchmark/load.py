@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,7 @@ def ask(url: str, prompts: list[str], asking: Asking = _PLAIN) -> None:
 async def _ask(url: str, prompts: list[str], asking: Asking) -> None:
     async with aiohttp.ClientSession() as session:
         for prompt in prompts:
-            await _one(session, url, prompt, asking)
+            await one(session, url, prompt, asking)
 
 
 async def _play(
@@ -77,7 +78,7 @@ async def _play(
         nonlocal off_path
         while time.perf_counter() - started < seconds:
             asked = time.perf_counter()
-            headers = await _one(session, url, prompt(), asking)
+            headers = await one(session, url, prompt(), asking)
             if all(headers.get(name) == value for name, value in expected.items()):
                 times.append(time.perf_counter() - asked)
             else:
@@ -92,7 +93,48 @@ async def _play(
     return figures | {"requests": count, "off_path": off_path / count}
 
 
-async def _one(session: aiohttp.ClientSession, url: str, prompt: str, asking: Asking) -> Mapping[str, str]:
+async def offer(
+    url: str, prompt: Callable[[], str], rate: float, window_s: float, windows: int = 1
+) -> AsyncGenerator[tuple[list[float], int], None]:
+    """Ask so many times a second, at random, whatever comes back.
+
+    Yields:
+        After each window the milliseconds of the answers that came in it, and how many requests failed in it.
+    """
+    gaps = random.Random(2)
+    times, failed = list[float](), 0
+
+    async def asked(text: str) -> None:
+        nonlocal failed
+        started = time.perf_counter()
+        try:
+            await one(session, url, text, _PLAIN)
+        except (UnexpectedAnswerError, aiohttp.ClientError, OSError):
+            failed += 1
+        else:
+            times.append(1e3 * (time.perf_counter() - started))
+
+    under_way: set[asyncio.Task[None]] = set()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        begun = due = time.perf_counter()
+        for window in range(1, windows + 1):
+            while due < begun + window * window_s:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                task = asyncio.create_task(asked(prompt()))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                due += gaps.expovariate(rate)
+            yield times, failed
+            times, failed = [], 0
+        await asyncio.gather(*under_way)
+
+
+async def one(session: aiohttp.ClientSession, url: str, prompt: str, asking: Asking) -> Mapping[str, str]:
+    """Ask once and read all of the answer; return its headers.
+
+    Raises:
+        UnexpectedAnswerError: A status other than 200, or a stream without its end.
+    """
     body: dict[str, Any] = {"model": asking.model, "messages": [{"role": "user", "content": prompt}]}
     body |= {**asking.fields, **({"stream": True} if asking.stream else {})}
     headers = {"content-type": "application/json"}

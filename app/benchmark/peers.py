@@ -1,5 +1,7 @@
 """Tierwise beside LiteLLM's proxy and a bare FastAPI pass-through, before the same scripted upstream.
 
+Beside them is the floor: that pass-through with one call of Redis and one pass of the encoder for each request.
+
 All of them run at the same time and are asked in turn, round by round, by one closed-loop client on the same cores.
 LiteLLM runs in an environment of its own, which the first run makes, with one worker for each core and Redis as its
 exact cache. Its semantic cache needs RediSearch, which the bundled Redis does not have, so it is not measured.
@@ -86,6 +88,7 @@ def measure(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
         upstream = stack.enter_context(scripted_upstream(file))
         systems = {
             "fastapi": stack.enter_context(_passthrough(upstream)),
+            "floor": stack.enter_context(_floor(upstream)),
             "litellm": stack.enter_context(_litellm(upstream, say)),
             "tierwise": stack.enter_context(_tierwise(say)),
         }
@@ -170,6 +173,17 @@ def _passthrough(upstream: str) -> Iterator[System]:
             "streamed": Case(fresh(2), Asking(stream=True)),
         }
         yield System(f"http://127.0.0.1:{port}", lambda: _family(process), cases)
+
+
+@contextlib.contextmanager
+def _floor(upstream: str) -> Iterator[System]:
+    """The pass-through that asks Redis once and embeds the prompt once."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder) / "redis", persistent=False) as redis:
+        command = [sys.executable, "-m", "app.benchmark.passthrough", str(port), upstream, redis.url]
+        with _running(command, f"http://127.0.0.1:{port}") as process:
+            cases = {"miss": Case(fresh(8), Asking())}
+            yield System(f"http://127.0.0.1:{port}", lambda: [*_family(process), psutil.Process(redis.pid)], cases)
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ class DevFile:
         if self._gaps is not None:
             found |= strong_calls(scores, *self._gaps.T)
         if self._quality:
-            found["saved"] = saved(self._outcomes(scores))
+            found |= saved(self._outcomes(scores))
         return found
 
     def _outcomes(self, scores: Array) -> Outcomes:

@@ -12,6 +12,7 @@ from app.classifier.calibration import Array, Outcomes, frontier, point
 from app.evaluation import auc
 
 KEPT = 0.95  # of the top tier's quality
+QUALITIES = (0.8, 0.85, 0.9, KEPT, 0.98, 1.0)
 _ROUNDS = 300  # of the bootstrap
 
 
@@ -68,9 +69,14 @@ def strong_calls(scores: Array, weak: Array, strong: Array, seed: int = 0) -> di
 
 
 def placed(scores: Array, cuts: Sequence[float], needed: NDArray[np.int64]) -> dict[str, Any]:
-    """Compare the tier that the scores choose with the one each prompt needs, 0 to 2."""
+    """Compare the tier that the scores choose with the one each prompt needs, 0 to 2.
+
+    `confusion` has a row for each needed tier, a column for each chosen one.
+    """
     got = np.searchsorted(np.asarray(cuts), scores, side="right")
+    tiers = range(len(cuts) + 1)
     return {
+        "confusion": [[int(np.sum((needed == need) & (got == tier))) for tier in tiers] for need in tiers],
         "auc_small_suffices": auc(scores, needed > 0),
         "auc_large_needed": auc(scores, needed > 1),
         "right_tier": round(float(np.mean(got == needed)), 4),
@@ -78,14 +84,20 @@ def placed(scores: Array, cuts: Sequence[float], needed: NDArray[np.int64]) -> d
     }
 
 
-def saved(outcomes: Outcomes) -> float:
+def saved(outcomes: Outcomes) -> dict[str, Any]:
     """Return the share of the bill that the cheapest cut points save which keep `KEPT` of the top tier's quality.
 
     The cut points are chosen on the same rows: what the order of the scores allows, not what was promised before.
+
+    Returns:
+        `saved`; `usd_per_1k`: what a thousand requests cost at the least, for each of `QUALITIES`.
     """
-    points = [choice for choice in frontier(outcomes) if choice.quality_kept >= KEPT]
-    least = min(choice.usd_per_1k for choice in points)
-    return round(1 - least / float(1000 * outcomes.cost[:, -1].mean()), 4)
+    points = frontier(outcomes)
+    least = {kept: min(choice.usd_per_1k for choice in points if choice.quality_kept >= kept) for kept in QUALITIES}
+    return {
+        "saved": round(1 - least[KEPT] / float(1000 * outcomes.cost[:, -1].mean()), 4),
+        "usd_per_1k": [round(usd, 4) for usd in least.values()],
+    }
 
 
 def cascaded(outcomes: Outcomes, cuts: Sequence[float], margin: float) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from app.launch import Launcher
 
 
 @contextlib.contextmanager
-def gateway(file: ServeFile, say: Callable[[str], None]) -> Iterator[None]:
+def gateway(file: ServeFile, say: Callable[[str], None]) -> Iterator[Launcher]:
     """Run the gateway of a file, its cache empty at first."""
     with tempfile.TemporaryDirectory() as state:
         launcher = Launcher(file, say, Path(state))
         try:
             launcher.start()
-            yield
+            yield launcher
         finally:
             launcher.stop()
 

@@ -1,8 +1,8 @@
 """2,000 requests in flight on three Ray nodes, and one part is killed: how many of them are lost.
 
 The upstream waits in its answers until all requests have come to it; then the part is killed and the answers go on. So
-every request is in flight at that moment: whole answers, streams that have begun, and streams that have not. Every other
-one is at temperature 0, where a stream that is cut can be gone on with. The official client asks with its default
+every request is in flight at that moment: whole answers, streams that have begun, and streams that have not. Every
+other one is at temperature 0, where a stream that is cut can be gone on with. The official client asks with its default
 retries; those that it needed are counted too. The head runs the controller and HAProxy, each of the two workers a
 replica of every deployment; Redis is a cluster of three masters with a replica each.
 """

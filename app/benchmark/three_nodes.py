@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +13,8 @@ from app.benchmark.fates import kill, replica_pids
 from app.benchmark.redis_cluster import RedisCluster
 from app.config import ServeFile
 from app.errors import ConfigError
-from app.launch import RUN_ID, SERVE_ENVIRONMENT, isolation, marked, ready, sweep
+from app.isolation import Isolation
+from app.launch import ready
 from app.serve_api import ServeAPI
 
 _REPLICAS = {"ingress replica": "Ingress", "local-tier replica": "Tier-local"}
@@ -37,15 +34,14 @@ class ThreeNodes:
         self._file = file
         self._redis = redis
         self._say = say
-        self._run_id = uuid.uuid4().hex
-        self._folder = Path("/tmp") / f"tw-{self._run_id[:8]}"
+        self._isolation = Isolation()
         self._ray: subprocess.Popen[str] | None = None
         self._api = ServeAPI("")
 
     def __enter__(self) -> Self:
-        environment = {**os.environ, **SERVE_ENVIRONMENT, **isolation(self._folder, self._file.host)}
+        environment = self._isolation.open(self._file.host)
         del environment["RAY_ADDRESS"]
-        environment |= {RUN_ID: self._run_id, "RAY_AUTH_MODE": "disabled", self._url_env(): self._redis.url}
+        environment |= {"RAY_AUTH_MODE": "disabled", self._url_env(): self._redis.url}
         self._ray = subprocess.Popen(
             [sys.executable, "-m", "app.benchmark.nodes", str(self._file.path)],
             env=environment,
@@ -75,8 +71,7 @@ class ThreeNodes:
         if self._ray is not None:
             self._ray.kill()
             self._ray.wait()
-        sweep(self._run_id)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._isolation.close()
 
     def kill(self, part: str) -> None:
         """Kill one of PARTS, without a warning."""
@@ -88,7 +83,7 @@ class ThreeNodes:
         elif part in _REPLICAS:
             kill(replica_pids(self._api, _REPLICAS[part])[:1])
         else:
-            titles = {process: " ".join(process.cmdline()) for process in marked(self._run_id)}
+            titles = {process: " ".join(process.cmdline()) for process in self._isolation.processes()}
             kill(process.pid for process, title in titles.items() if title.startswith("ray::ServeController"))
 
     def heal(self, part: str) -> float:

@@ -35,9 +35,12 @@ Ask = Callable[[Lead], AsyncGenerator[Event, None]]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between a leader's signs of life, between a follower's looks, and of silence that break a stream."""
+    """Seconds between a leader's signs of life, between its parts that it writes down, while nobody follows and while
+    somebody does, between a follower's looks, and of silence that break a stream.
+    """
 
     heartbeat_s: float = 0.5
+    alone_s: float = 0.1
     poll_s: float = 0.025
     silence_s: float = 3.0
 
@@ -164,6 +167,7 @@ class Coalescer:
                 await asyncio.sleep(self._pace.heartbeat_s)
             if not followed:
                 self._abandon(key, flight)
+            await flight.end(within_s=self._pace.poll_s if followed else self._pace.alone_s)
 
     async def _follow(self, key: CacheKey, leader: str, flight: Flight, relay: FlightRelay) -> None:
         """Read the log of another replica's flight to its end.
@@ -273,6 +277,13 @@ class Flight:
             if self.error is not None:
                 raise FlightFailedError(self.error)
             await self.changed.wait()
+
+    async def end(self, within_s: float) -> None:
+        """Wait for its end, so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self.over:
+                    await self.changed.wait()
 
     def add(self, event: Event) -> None:
         """Take the next event."""

@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 
 from app.bundled import resolve
 from app.classifier.calibration import RouterCalibration
-from app.embedding.onnx import OnnxEncoder, open_graph
+from app.embedding.onnx import GpuFraction, OnnxEncoder, open_graph
 from app.errors import ConfigError
 from app.section import Section
 
@@ -39,12 +39,15 @@ class ClassifierConfig(Section):
     Attributes:
         model: The folder, or `bundled`.
         threads: Of a CPU, for one batch.
+        gpu_fraction: Part of a GPU, and of its memory, that a replica runs it on; 0 is the CPU. It takes
+            `onnxruntime-gpu` in place of `onnxruntime`.
         calibration: A file made by `tierwise calibrate router`: its cut points become the tiers' `max_score`.
     """
 
     kind: Literal["encoder"] = "encoder"
     model: str = "bundled"
     threads: PositiveInt = 1
+    gpu_fraction: GpuFraction = 0
     calibration: Path | None = None
 
     def build(self) -> EncoderClassifier:
@@ -65,7 +68,7 @@ class ClassifierConfig(Section):
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"classifier.model: `{card}` has no readable `scale`") from error
         name = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
-        encoder = open_graph(graph, vocabulary, self.threads, MAX_TOKENS)
+        encoder = open_graph(graph, vocabulary, self.threads, MAX_TOKENS, self.gpu_fraction)
         return EncoderClassifier(encoder, scale, name, self._calibrated(name))
 
     def folder(self) -> Path:

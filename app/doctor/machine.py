@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from app.bundled import state_dir
 from app.doctor.finding import Finding, State
 from app.errors import ConfigError
-from app.launch import SERVE_ENVIRONMENT, haproxy_binary
+from app.isolation import SERVE_ENVIRONMENT, haproxy_binary
 
 GB = 10**9
 _OPEN_FILES = 65_536  # what cluster.yaml sets; Ray and HAProxy hold several for each request under way

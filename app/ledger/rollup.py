@@ -1,6 +1,6 @@
-"""Sums of records by hour and group, as counters that add up: pure functions.
+"""Sums of records by five minutes and group, as counters that add up to hours and days: pure functions.
 
-The counters of a group in an hour, all of them whole numbers, so that sums are exact:
+The counters of a group in such a time, all of them whole numbers, so that sums are exact:
 
 | counter        | counts                                                        |
 |----------------|---------------------------------------------------------------|
@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 from app.ledger.record import Record, nano
 
+SLOT_S = 300
+SLOTS_KEPT_S = 2 * 3600
 _FIRST_S = 1e-4  # the end of the first bucket;
 _GROWTH: float = math.sqrt(2)  # each ends so many times later than the one before
 _LAST = 48  # 28 minutes and more
@@ -42,11 +44,11 @@ class Group(NamedTuple):
 
 
 def rolled_up(records: Iterable[Record]) -> dict[tuple[str, Group], Counter[str]]:
-    """Count records by hour and group."""
+    """Count records by five minutes and group."""
     found: dict[tuple[str, Group], Counter[str]] = defaultdict(Counter)
     for record in records:
         group = Group(record.kind, record.tenant, record.tier, record.model, record.cache, record.error, record.arm)
-        _count(found[hour_of(record.time), group], record)
+        _count(found[slot_of(record.time), group], record)
     return found
 
 
@@ -72,19 +74,29 @@ def _count(counters: Counter[str], record: Record) -> None:
             counters[f"b:{stage}:{bucket(seconds)}"] += 1
 
 
+def slot_of(time: float) -> str:
+    """Name the five minutes (UTC) of a Unix time."""
+    return _slot(int(time // SLOT_S))
+
+
 def hour_of(time: float) -> str:
     """Name the hour (UTC) of a Unix time."""
-    return _hour(int(time // 3600))
+    return slot_of(time)[:13]
 
 
 def day_of(time: float) -> str:
     """Name the day (UTC) of a Unix time."""
-    return hour_of(time)[:10]
+    return slot_of(time)[:10]
+
+
+def periods_of(slot: str) -> tuple[str, str, str]:
+    """Name the five minutes, their hour and their day."""
+    return slot, slot[:13], slot[:10]
 
 
 @lru_cache(maxsize=64)
-def _hour(number: int) -> str:
-    return f"{datetime.fromtimestamp(3600 * number, UTC):%Y-%m-%dT%H}"
+def _slot(number: int) -> str:
+    return f"{datetime.fromtimestamp(SLOT_S * number, UTC):%Y-%m-%dT%H:%M}"
 
 
 def bucket(seconds: float) -> int:

@@ -3,8 +3,9 @@
 | key                           | type   | holds                                                                   |
 |-------------------------------|--------|-------------------------------------------------------------------------|
 | `tw:{ledger}:r:DAY`           | stream | each record of that day (UTC) as JSON, `ledger.max_records_per_day` at most |
-| `tw:{ledger}:h:PERIOD`        | set    | the groups that the hour, or the day, has counters of, as JSON          |
+| `tw:{ledger}:h:PERIOD`        | set    | the groups that five minutes, an hour or a day have counters of, as JSON |
 | `tw:{ledger}:h:PERIOD:GROUP`  | hash   | the counters of `app/ledger/rollup.py`                                  |
+| `tw:{ledger}:total`           | hash   | all there ever was: `n` requests, `cost`, `without`, and the time `since`|
 | `tw:{ledger}:spent:DAY`, `:MONTH` | hash | TENANT to billionths of a dollar that its requests cost              |
 | `tw:{ledger}:w:WRITER`        | string | the last batch of a writer that was taken                               |
 
@@ -19,19 +20,20 @@ from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from pydantic import PositiveInt
 
 from app.cache.store import RedisStore
-from app.ledger.record import Record, nano
-from app.ledger.rollup import Group, day_of, hour_of, rolled_up
+from app.ledger.record import Record, nano, usd
+from app.ledger.rollup import SLOTS_KEPT_S, Group, day_of, hour_of, periods_of, rolled_up
 from app.ledger.summary import Counted
 from app.section import Section
 
 T = TypeVar("T")
 _PREFIX = "tw:{ledger}:"
+_TOTAL = f"{_PREFIX}total"
 _DAY_S = 24 * 3600
 _BLOCK = 256  # records that are read at once,
 _HASHES = 32  # and hashes: no other request waits long for them
@@ -65,6 +67,15 @@ class LedgerConfig(Section):
     max_pending: PositiveInt = 10_000
 
 
+class Total(NamedTuple):
+    """All requests since a Unix time, and the checks that the gateway made for itself."""
+
+    since: int
+    requests: int
+    cost_usd: float
+    without_usd: float
+
+
 class RedisLedger:
     """Writes batches of records and reads sums; every method raises CacheUnavailableError if Redis does not answer."""
 
@@ -82,7 +93,7 @@ class RedisLedger:
         Returns:
             False if it was taken before.
         """
-        commands = [*self._adding(records), *self._summing(records), *_spending(records)]
+        commands = [*self._adding(records), *self._summing(records), *_spending(records), *self._totalling(records)]
         keys = [f"{_PREFIX}w:{writer}", *dict.fromkeys(command[1] for command in commands)]
         packed = msgspec.msgpack.encode(commands)
         return bool(
@@ -113,7 +124,10 @@ class RedisLedger:
             hourly: Hour by hour; else whole days at once, where there are any.
         """
         hours = list(_hours(start, end))
-        periods = hours if hourly else _in_days(hours)
+        return await self.counters(hours if hourly else _in_days(hours), tenant)
+
+    async def counters(self, periods: Sequence[str], tenant: str | None = None) -> list[Counted]:
+        """Return the counters of periods by their names: days, hours, and five minutes of the last two hours."""
         found: list[tuple[str, Group]] = []
         for block in _blocks(periods):
             sets = await self._piped("smembers", [f"{_PREFIX}h:{period}" for period in block])
@@ -125,6 +139,14 @@ class RedisLedger:
             for (period, group), counters in zip(items, hashes, strict=True):
                 counted.append((period, group, {name.decode(): int(count) for name, count in counters.items()}))
         return counted
+
+    async def total(self) -> Total | None:
+        """Return what all requests ever cost; None before the first."""
+        found = await self._store.run(lambda client: client.hgetall(_TOTAL))
+        if not found:
+            return None
+        count, cost, without, since = (int(found.get(name, 0)) for name in (b"n", b"cost", b"without", b"since"))
+        return Total(since, count, usd(cost), usd(without))
 
     async def recent(self, count: int, time: float, tenant: str | None = None) -> list[Record]:
         """Return the latest records, the last first, of the day of a Unix time and the one before."""
@@ -165,19 +187,33 @@ class RedisLedger:
             days[name] = record.time
             yield ["XADD", name, "MAXLEN", "~", most, "*", "r", msgspec.json.encode(record).decode()]
         for name, time in days.items():
-            yield _expiring(name, time, self._config.keep_days)
+            yield _expiring(name, time, (self._config.keep_days + 1) * _DAY_S)
 
     def _summing(self, records: Sequence[Record]) -> Iterator[list[str]]:
-        for (hour, group), counters in rolled_up(records).items():
-            time = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
-            for period in (hour, _day(hour)):
+        kept_s = (self._config.keep_sums_days + 1) * _DAY_S
+        for (slot, group), counters in rolled_up(records).items():
+            time = datetime.strptime(slot, "%Y-%m-%dT%H:%M").replace(tzinfo=UTC).timestamp()
+            for period in periods_of(slot):
                 names = (f"{_PREFIX}h:{period}", _counters_name(period, group))
                 yield ["SADD", names[0], _written(group)]
                 for counter, count in counters.items():
                     if count:
                         yield ["HINCRBY", names[1], counter, str(count)]
                 for name in names:
-                    yield _expiring(name, time, self._config.keep_sums_days)
+                    yield _expiring(name, time, SLOTS_KEPT_S if period == slot else kept_s)
+
+    def _totalling(self, records: Sequence[Record]) -> Iterator[list[str]]:
+        if not records:
+            return
+        yield ["HSETNX", _TOTAL, "since", str(int(records[0].time))]
+        sums = {
+            "n": sum(record.kind == "request" for record in records),
+            "cost": sum(nano(record.cost_usd) for record in records),
+            "without": sum(nano(record.without_usd) for record in records),
+        }
+        for name, count in sums.items():
+            yield ["HINCRBY", _TOTAL, name, str(count)]
+        yield _expiring(_TOTAL, records[-1].time, (self._config.keep_sums_days + 1) * _DAY_S)
 
     async def _piped(self, command: str, names: Sequence[str]) -> list[Any]:
         def read(client: Any) -> Any:
@@ -211,9 +247,9 @@ def _periods(time: float) -> tuple[str, str]:
     return day, day[:7]
 
 
-def _expiring(name: str, time: float, days: int) -> list[str]:
-    """Keep a key for so many days after its last record."""
-    return ["EXPIREAT", name, str(int(time) + (days + 1) * _DAY_S)]
+def _expiring(name: str, time: float, kept_s: int) -> list[str]:
+    """Keep a key for so long after its last record."""
+    return ["EXPIREAT", name, str(int(time) + kept_s)]
 
 
 def _hours(start: float, end: float) -> Iterator[str]:

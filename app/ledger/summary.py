@@ -28,8 +28,8 @@ def dimension(by: str | None) -> By | None:
 
 def summary(counted: Iterable[Counted], by: By | None) -> dict[str, Any]:
     """Sum up: all together, the top tenants by cost, and a row for each value of `by`, in its order."""
-    total, rows = _Sum(), defaultdict[str, _Sum](_Sum)
-    tenants = defaultdict[str, _Sum](_Sum)
+    total, rows = Sum(), defaultdict[str, Sum](Sum)
+    tenants = defaultdict[str, Sum](Sum)
     for period, group, counters in counted:
         total.add(group, counters)
         tenants[group.tenant].add(group, counters)
@@ -51,13 +51,21 @@ def _key(by: By, period: str, group: Group) -> str:
     return str(getattr(group, by)) or "none"
 
 
-class _Sum:
-    """Counters of groups, added up."""
+class Sum:
+    """Counters of groups, added up.
+
+    Attributes:
+        of: Requests by decision, tier and error.
+    """
 
     def __init__(self) -> None:
         self._requests: Counter[str] = Counter()
         self._audits: Counter[str] = Counter()
-        self._of: dict[str, Counter[str]] = {"decision": Counter(), "tier": Counter(), "error": Counter()}
+        self.of: dict[Literal["decision", "tier", "error"], Counter[str]] = {
+            "decision": Counter(),
+            "tier": Counter(),
+            "error": Counter(),
+        }
 
     @property
     def nanos(self) -> int:
@@ -70,9 +78,16 @@ class _Sum:
             self._audits.update(counters)
             return
         self._requests.update(counters)
-        for name, counts in self._of.items():
+        for name, counts in self.of.items():
             if value := getattr(group, name):
                 counts[value] += counters.get("n", 0)
+
+    def join(self, other: Sum) -> None:
+        """Add another sum."""
+        self._requests.update(other._requests)
+        self._audits.update(other._audits)
+        for name, counts in self.of.items():
+            counts.update(other.of[name])
 
     def bill(self) -> dict[str, Any]:
         """Say how many requests there were and what they cost, against the bill without us."""
@@ -88,15 +103,15 @@ class _Sum:
 
     def figures(self) -> dict[str, Any]:
         """Say all that is known."""
-        decisions = self._of["decision"]
+        decisions = self.of["decision"]
         decided = sum(decisions.values())
         return self.bill() | {
             "hit_rate": decisions["hit"] / decided if decided else None,
             "decisions": dict(decisions),
             "reasons": self._named("c:"),
             "routes": self._named("r:"),
-            "tiers": dict(self._of["tier"]),
-            "errors": dict(self._of["error"]),
+            "tiers": dict(self.of["tier"]),
+            "errors": dict(self.of["error"]),
             "prompt_tokens": self._requests["prompt"],
             "cached_prompt_tokens": self._requests["cached"],
             "completion_tokens": self._requests["completion"],

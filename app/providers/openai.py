@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
@@ -76,18 +76,33 @@ class OpenAIProvider:
         return Completion(answer, self._config.model)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
-        """Answer a request piece by piece, the last chunk with the usage. Raises as `complete` does."""
+        """Answer a request piece by piece, the last chunk with the usage. Raises as `complete` does.
+
+        What comes from the network at once is one part: each that is passed on costs as much as a request.
+        """
         options = {"stream": True, "stream_options": {"include_usage": True}}
+        ended = False
         with self._translated():
-            stream = await self._client.chat.completions.create(**self._arguments({**body, **options}))
-            self.quota.seen(stream.response.headers)
-            ended = False
-            async with stream:
-                async for chunk in stream:
-                    ended = ended or any(choice.finish_reason for choice in chunk.choices)
-                    yield StreamPart([chunk.to_dict()], self._config.model)
+            asking = self._client.chat.completions.with_streaming_response.create(
+                **self._arguments({**body, **options}), extra_headers={"Accept": "text/event-stream"}
+            )
+            async with asking as response:
+                self.quota.seen(response.headers)
+                async for events in _events(response.iter_bytes()):
+                    chunks = [self._chunk(event) for event in events if event != b"[DONE]"]
+                    ended = ended or any(choice.get("finish_reason") for c in chunks for choice in c["choices"])
+                    if chunks:
+                        yield StreamPart(chunks, self._config.model)
         if not ended:
             raise UpstreamError(f"{self._config.model}: the stream ended before the answer did", "openai")
+
+    def _chunk(self, event: bytes) -> dict[str, Any]:
+        chunk = msgspec.json.decode(event)
+        if isinstance(chunk, dict) and isinstance(chunk.get("choices"), list):
+            return chunk
+        error = chunk.get("error") if isinstance(chunk, dict) else None
+        detail = error.get("message") if isinstance(error, dict) else None
+        raise UpstreamError(f"{self._config.model}: {detail or 'an event is not a chunk of a completion'}", "openai")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -106,7 +121,7 @@ class OpenAIProvider:
         model = self._config.model
         try:
             yield
-        except openai.APITimeoutError as error:
+        except (openai.APITimeoutError, httpx2.TimeoutException) as error:
             raise UpstreamTimeoutError(f"{model}: no answer in {self._config.timeout_s:g} s", "openai") from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             detail = error.body.get("message") if isinstance(error.body, dict) else None
@@ -126,3 +141,14 @@ class OpenAIProvider:
             raise UpstreamError(f"{model}: {error.message}", "openai") from error
         except (httpx2.HTTPError, ValueError) as error:  # a stream that breaks off, or an event that is not JSON
             raise UpstreamError(f"{model}: {type(error).__name__}: {error}", "openai") from error
+
+
+async def _events(blocks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Read the data of server-sent events as they come; these APIs write that of an event on one line."""
+    rest = b""
+    async for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        if events := [line[5:].strip() for line in lines if line.startswith(b"data:")]:
+            yield events
+    if rest.startswith(b"data:"):
+        yield [rest[5:].strip()]

@@ -88,6 +88,29 @@ class Watch:
     spent_usd: float = 0.0
     waiting: int = 0
 
+    def shown(self, promised: float, confidence: float) -> dict[str, object]:
+        """Say it in the words of `GET /v1/quality`.
+
+        Args:
+            promised: The share of routed requests whose answer is to be as good as the best tier's.
+        """
+        tiers = {}
+        for name, tally in self.kept.tallies.items():
+            low, high = tally.interval(confidence)
+            share = 1 - tally.wrong / max(tally.checked, 1)
+            counts = {"checked": tally.checked, "worse": tally.wrong, "steps": self.kept.steps.get(name, 0)}
+            tiers[name] = {"estimate": share, "lower": 1 - high, "upper": 1 - low, **counts}
+        low, high = self.kept.interval(confidence)
+        return {
+            "promised": promised,
+            "kept": {"estimate": self.kept.estimate(), "lower": low, "upper": high},
+            "tiers": tiers,
+            "drawn": self.kept.drawn,
+            "routed_down": self.kept.down,
+            "spent_today_usd": round(self.spent_usd, 6),
+            "waiting": self.waiting,
+        }
+
 
 class QualityBounds(Protocol):
     """Counts checks for all replicas, and keeps the steps of the cut points. `app/quality/store.py` has it in Redis.

@@ -31,6 +31,8 @@ class Costs:
         top_usd: by the best one, without it.
         before_s: As logged, or by the latency model of the logged model.
         tier_s: By the latency model of each tier.
+        logged: Tokens as logged, and
+        shaped: in the shape of the profile.
         routes: Where each goes.
         estimated: For how many rows each missing field was filled in.
         latency: Which latency model each tier has, in words.
@@ -43,6 +45,8 @@ class Costs:
     top_usd: Floats
     before_s: Floats
     tier_s: Floats
+    logged: Tokens
+    shaped: Tokens
     routes: Routes
     estimated: Mapping[str, int]
     latency: Mapping[str, str]
@@ -74,6 +78,8 @@ def costs_of(replayed: Replayed, config: GatewayConfig) -> Costs:
         bill.usd(logged, served[-1:], np.zeros_like(routes.tier)),
         before_s,
         tier_s,
+        logged,
+        shaped,
         routes,
         {**_unnamed(replayed), **estimated, "latency": unknown},
         {name: words for name, (_, words) in models.items()},

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.cache.calibration import interval
+from app.replay.intervals import intervals, lost
 from app.replay.run import Labels
 from app.replay.settings import CacheChoice, RouteChoice, RoutePoint
 from app.replay.simulate import Simulation
@@ -54,6 +55,7 @@ def figures(simulation: Simulation) -> dict[str, Any]:
         },
         "latency": {name: _latency(seconds) for name, seconds in _latencies(simulation).items()},
         "reliability": _reliability(simulation),
+        "intervals": intervals(simulation),
         "cache": _cache(simulation),
         "tiers": {"cache": round(float(hit.mean()), 4), **dict(zip(tiers, routed.round(4).tolist(), strict=True))},
         "routes": _routes(simulation),
@@ -134,14 +136,9 @@ def _latency(seconds: Floats) -> dict[str, float]:
 
 
 def _reliability(simulation: Simulation) -> dict[str, float]:
-    """Return the answered share: a hit cannot fail, and a tier that fails is followed by the stronger ones.
-
-    Every tier is taken to fail as often as the log's requests did, each on its own.
-    """
+    """Return the answered share; every call is taken to fail as often as the log's requests did, each on its own."""
     failed = 1 - float(np.asarray(simulation.replayed.columns["ok"]).mean())
-    tries = len(simulation.config.tiers) - simulation.costs.tier[simulation.routed]
-    lost = float((failed**tries).sum()) / len(simulation.routed)
-    return {"before": round(1 - failed, 5), "after": round(1 - lost, 5)}
+    return {"before": round(1 - failed, 5), "after": round(1 - lost(simulation, failed) / len(simulation.routed), 9)}
 
 
 def _cache(simulation: Simulation) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from app.cache.calibration import upper_bound
 from app.config import GatewayConfig
 from app.replay.costs import Costs
 from app.replay.quality import QualityModel, fitted, seen
-from app.replay.run import MONTH_S, Replayed
+from app.replay.run import MONTH_S, Labels, Replayed
 from app.replay.settings import (
     CacheChoice,
     RouteChoice,
@@ -25,6 +25,7 @@ from app.replay.settings import (
     thresholds,
 )
 
+_IN_FLIGHT = "miss in flight"
 _WRONG_BY_REQUESTS = 10  # a wrong answer costs as much as so many requests, unless the configuration says
 Floats = NDArray[np.float64]
 
@@ -72,11 +73,13 @@ class Simulation:
 
 def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulation:
     """Price and time what the gateway would have done, and judge other settings."""
-    hit, rows = replayed.hit, np.arange(len(costs.tier))
+    assumed, rows = config.replay, np.arange(len(costs.tier))
+    miss_s = assumed.miss_s + costs.tier_s[rows, costs.tier]
+    replayed, wait_s = answered_in_time(replayed, miss_s, config.cache.coalesce)
+    hit = replayed.hit
     after_usd = np.where(hit, 0.0, costs.tier_usd[rows, costs.tier])
-    assumed = config.replay
     hit_s = np.where(replayed.exact, assumed.exact_hit_s, assumed.semantic_hit_s)
-    after_s = np.where(hit, hit_s, assumed.miss_s + costs.tier_s[rows, costs.tier])
+    after_s = np.where(hit, hit_s + wait_s, miss_s)
     present, calibrated = _threshold(config.cache)
     wrong_usd = assumed.wrong_answer_usd
     if wrong_usd is None:
@@ -104,6 +107,29 @@ def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulat
         routes,
         route_choices(routes, int((~hit & ~bound).sum()), top_usd, wrong_usd),
     )
+
+
+def answered_in_time(replayed: Replayed, miss_s: Floats, coalesce: bool) -> tuple[Replayed, Floats]:
+    """Take back hits whose answer was still under way: nobody finds it by meaning before it is stored.
+
+    Args:
+        miss_s: What each request takes as a miss, `(rows,)`.
+        coalesce: Whether an identical request waits for it.
+
+    Returns:
+        The replay without those hits, and how long each of the others waits.
+    """
+    times, served = np.asarray(replayed.columns["time"]), np.maximum(replayed.served, 0)
+    known = replayed.hit & (replayed.served >= 0)
+    wait_s = np.where(known, np.maximum(0.0, times[served] + miss_s[served] - times), 0.0)
+    early = (wait_s > 0) & ~(replayed.exact & coalesce)
+    reason = replayed.reason
+    kept = replace(
+        replayed,
+        reason=Labels(np.where(early, len(reason.names), reason.index).astype(np.int32), [*reason.names, _IN_FLIGHT]),
+        served=np.where(early, -1, replayed.served),
+    )
+    return kept, np.where(early, 0.0, wait_s)
 
 
 def _threshold(config: CacheConfig) -> tuple[float, tuple[float, float]]:

@@ -25,7 +25,10 @@ def assumptions(simulation: Simulation) -> list[str]:
     say("Every request is routed, as if the models that the log names were listed under `auto_models`.")
     lines += _routing(simulation)
     lines += _shaping(simulation)
-    say("A stored answer is there for the next request at once; identical requests in flight share one call likewise.")
+    say(
+        "An answer is stored once it is there: before, an identical request waits for it, and one of the same meaning "
+        "is a miss."
+    )
     if costs.unpriced:
         say(f"Counted as free, since no price is known: {', '.join(costs.unpriced)}. Set `price_list`.")
     if free := _free(simulation):
@@ -53,7 +56,10 @@ def assumptions(simulation: Simulation) -> list[str]:
             f"Quality kept: {found.source}. A tier that is too weak is taken to be worth nothing; how often it is "
             "falls off with the distance of the score from the cut."
         )
-    say("Reliability: every tier fails as often as the log's requests did, each on its own, never all for one cause.")
+    say(
+        "Reliability: every call fails as often as the log's requests did, each on its own, never all for one cause; "
+        "a tier is asked as often as its policy says."
+    )
     say(f"Net savings: a wrong answer costs ${simulation.wrong_usd:.4f}. Set `replay.wrong_answer_usd`.")
     say("Other settings are judged on the evidence of this one pass, without playing the log again.")
     return lines

@@ -47,6 +47,17 @@ class RateLimit:
             log.warning("rate limits of %s are not counted: %s", self._key[1], error)
             return True
 
+    async def share_used(self) -> float:
+        """Return the share of the minute's requests or tokens that is used, whichever is more, in [0, 1]."""
+        shares = [0.0]
+        try:
+            for item in filter(None, (self._requests, self._tokens)):
+                left = (await self._limiter.get_window_stats(item, *self._key)).remaining
+                shares.append(1 - max(left, 0) / item.amount)
+        except Exception as error:
+            log.warning("rate limits of %s are not known: %s", self._key[1], error)
+        return max(shares)
+
     async def used(self, tokens: int) -> None:
         """Count the tokens of an answer."""
         if self._tokens is None or not tokens:

@@ -87,6 +87,11 @@ class Target:
         """Count the tokens of its answer."""
         await self._limit.used(tokens)
 
+    async def limits_used(self) -> float:
+        """Return the share of its limits that is used, in [0, 1]; all of it while it must not be asked."""
+        resting = self.resting_s or self.breaker.state == "open"
+        return 1.0 if resting else await self._limit.share_used()
+
     def slow_s(self, kind: str) -> float | None:
         """Return the time within which 95 % of its last answers came; None as long as there are few."""
         times = self._times.get(kind, ())

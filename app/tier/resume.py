@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from app.errors import UpstreamError
 from app.schema import StreamPart
 
+_ATTEMPTS = 3
+
 
 async def resuming(
     body: Mapping[str, Any], ask: Callable[[], AsyncGenerator[StreamPart, None]]
 ) -> AsyncGenerator[StreamPart, None]:
-    """Pass on a stream. One that breaks off is asked for once more where the request is deterministic.
+    """Pass on a stream. One that breaks off is asked for again, twice at most, where the request is deterministic.
 
     Raises:
-        UpstreamError: It broke off, and no second answer goes on with it.
+        UpstreamError: It broke off, and no other answer goes on with it.
     """
     sent = _SentText()
-    again = _deterministic(body)
+    attempts = _ATTEMPTS if _deterministic(body) else 1
     while True:
         try:
             async with aclosing(ask()) as parts:
@@ -27,10 +30,10 @@ async def resuming(
                     if (rest := sent.unsent(part)) is not None:
                         yield rest
             return
-        except UpstreamError:
-            if not (again and sent.begun):
+        except UpstreamError as error:
+            attempts -= 1
+            if not (attempts and sent.begun and error.passes):
                 raise
-            again = False
             sent.rewind()
 
 
@@ -41,7 +44,7 @@ def _deterministic(body: Mapping[str, Any]) -> bool:
 
 
 class _SentText:
-    """The text that a client has been sent, and what of a second answer is new to it.
+    """The text that a client has been sent, and what of another answer is new to it.
 
     Attributes:
         begun: Whether anything was sent.
@@ -50,39 +53,38 @@ class _SentText:
     def __init__(self) -> None:
         self.begun = False
         self._text = ""
-        self._seen: int | None = None  # of the second answer, until it has caught up
+        self._seen = 0  # of it, in the answer that is read now
 
     def rewind(self) -> None:
-        """Begin a second answer."""
+        """Begin another answer."""
         self._seen = 0
 
     def unsent(self, part: StreamPart) -> StreamPart | None:
         """Return what of a part the client does not have yet; None if there is nothing.
 
         Raises:
-            UpstreamError: The second answer is another one.
+            UpstreamError: The other answer is a different one.
         """
-        if self._seen is None:
-            self.begun = True
-            self._text += "".join(map(_text, part.chunks))
-            return part
+        self.begun = True
         chunks = [chunk for chunk in map(self._new, part.chunks) if chunk is not None]
-        return StreamPart(chunks, part.target) if chunks else None
+        return replace(part, chunks=chunks) if chunks else None
 
     def _new(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
-        text, seen = _text(chunk), self._seen or 0
-        if seen >= len(self._text):
-            return chunk
-        known = self._text[seen : seen + len(text)]
+        text = _text(chunk)
+        known = self._text[self._seen : self._seen + len(text)]
+        caught_up = self._seen == len(self._text)
         ended = any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
-        if not text.startswith(known) or (ended and seen + len(text) < len(self._text)):
-            raise UpstreamError("the stream broke off, and a second answer is another one", "resume", passes=False)
-        self._seen = seen + len(text)
-        if len(text) <= len(known):
+        self._seen += len(text)
+        if not text.startswith(known) or (ended and self._seen < len(self._text)):
+            raise UpstreamError("the stream broke off, and another answer begins otherwise", "resume", passes=False)
+        new = text[len(known) :]
+        self._text += new
+        if caught_up:
+            return chunk
+        if not new:
             return None
         (choice,) = chunk["choices"]
-        delta = {**choice["delta"], "content": text[len(known) :]}
-        return {**chunk, "choices": [{**choice, "delta": delta}]}
+        return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], "content": new}}]}
 
 
 def _text(chunk: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ class SharedBreakers:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._key = f"tw:breakers:{tier}"
+        self._key = breakers_key(tier)
         self._targets = targets
         self._store = store
         self._clock = clock
@@ -57,3 +57,18 @@ class SharedBreakers:
             if left_s > 0 and label in self._targets:
                 self._targets[label].breaker.heard(self._clock() + left_s)
                 self._told[label] = self._targets[label].breaker.open_until
+
+
+async def shared_breakers(tier: str, store: RedisStore) -> dict[str, float]:
+    """Return the targets of a tier whose breaker is not closed, with the Unix time at which one request may try.
+
+    Raises:
+        CacheUnavailableError: Redis did not answer.
+    """
+    found = await store.run(lambda client: client.hgetall(breakers_key(tier)))
+    return {label.decode(): float(ends) for label, ends in found.items()}
+
+
+def breakers_key(tier: str) -> str:
+    """Name the hash of a tier's breakers."""
+    return f"tw:breakers:{tier}"

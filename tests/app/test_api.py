@@ -391,6 +391,8 @@ async def test_the_gateway_is_alive_whatever_its_parts_are(providers: Providers)
         ({"redis": "down", "tier-local": "up", "tier-top": "up"}, 200, "degraded"),
         ({"redis": "up", "tier-local": "down", "tier-top": "up"}, 200, "degraded"),
         ({"redis": "up", "tier-local": "down", "tier-top": "down"}, 503, "unavailable"),
+        ({"redis": "up", "tier-local": "asleep", "tier-top": "up"}, 200, "ready"),
+        ({"redis": "up", "tier-local": "asleep", "tier-top": "down"}, 200, "degraded"),
     ],
 )
 async def test_the_gateway_is_ready_degraded_or_unavailable(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from app.classifier import ClassifierConfig, EncoderClassifier
@@ -74,3 +75,9 @@ def test_a_card_without_a_scale_does_not_start(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigError, match="has no readable `scale`"):
         ClassifierConfig(model=str(tmp_path)).build()
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this one knows CUDA")
+def test_a_slice_of_a_gpu_takes_an_onnxruntime_that_knows_cuda() -> None:
+    with pytest.raises(ConfigError, match=r"gpu_fraction: onnxruntime .* install `onnxruntime-gpu`"):
+        ClassifierConfig(gpu_fraction=0.1).build()

@@ -365,11 +365,13 @@ async def test_identical_requests_at_two_replicas_make_one_upstream_call(
     relay: FlightRelay,
     first: Ask,
 ) -> None:
-    replicas = [gateway(cache, upstream, relay) for _ in range(2)]
+    watched = WatchedRelay(relay)
+    replicas = [gateway(cache, upstream, relay), gateway(cache, upstream, watched)]
     tasks = [asyncio.create_task(first(replicas[0]))]
     await until(lambda: len(upstream.bodies) == 1)
     tasks += [asyncio.create_task(ask(replica)) for replica in replicas for ask in [whole, streamed] * 5]
     await take_turns()
+    await until(lambda: watched.reads > 0)
     upstream.gate.set()
     assert set(await asyncio.gather(*tasks)) == {"Hello there, friend."}
     assert len(upstream.bodies) == 1

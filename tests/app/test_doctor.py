@@ -23,7 +23,7 @@ from app.config import GatewayConfig, read_serve_file
 from app.doctor import Finding, as_lines, diagnose, gateway, gpu, machine
 from app.doctor.redis import Facts, judged, redis_findings
 from app.embedded_redis import EmbeddedRedis, free_port
-from app.launch import SERVE_ENVIRONMENT
+from app.isolation import SERVE_ENVIRONMENT
 from app.tenants import KeyFileTenants
 from tests.fakes import CONFIG, serve_file
 
@@ -196,20 +196,6 @@ def test_models_that_are_not_prepared_stop_a_cluster_and_not_tierwise_serve(tmp_
     assert gateway.models(config, False)[0].state == "ok"
 
 
-@pytest.mark.parametrize(
-    ("fractions", "cards", "fit"),
-    [
-        ([0.5, 0.5], 1, True),
-        ([0.6, 0.6, 0.6], 2, False),
-        ([0.6, 0.4, 0.5], 2, True),
-        ([2, 0.5], 2, False),
-        ([2], 2, True),
-    ],
-)
-def test_a_replica_shares_a_gpu_but_is_not_split_over_two(fractions: list[float], cards: int, fit: bool) -> None:
-    assert gpu.fits(fractions, cards) is fit
-
-
 def test_gpus_are_looked_at_only_where_a_model_needs_one(tmp_path: Path) -> None:
     assert gpu.gpus(read_serve_file(serve_file(tmp_path)), True, lambda command: None) == []
 
@@ -218,6 +204,9 @@ def test_gpus_are_looked_at_only_where_a_model_needs_one(tmp_path: Path) -> None
     ("cards", "torch_sees", "size", "state"),
     [
         (1, 1, {"num_replicas": 2}, "ok"),
+        (1, 1, {"num_replicas": 3}, "problem"),
+        (1, 1, {"autoscaling_config": {"min_replicas": 0, "max_replicas": 3}}, "warning"),
+        (0, 0, {"autoscaling_config": {"min_replicas": 0, "max_replicas": 2}}, "problem"),
         (1, 1, {"autoscaling_config": {"min_replicas": 3, "max_replicas": 4}}, "problem"),
         (2, 2, {"autoscaling_config": {"min_replicas": 0, "initial_replicas": 4}}, "ok"),
         (1, 0, {}, "problem"),
@@ -230,12 +219,6 @@ def test_gpus_must_be_seen_by_torch_and_hold_the_replicas(
     file = read_serve_file(gpu_file(tmp_path, 0.5, **size))
     (found,) = gpu.gpus(file, True, machine_with(cards, torch_sees))
     assert found.state == state
-
-
-def test_a_command_that_is_missing_or_fails_says_nothing() -> None:
-    assert gpu.told(["no-such-command"]) is None
-    assert gpu.told(["false"]) is None
-    assert gpu.told(["echo", "hello"]) == "hello"
 
 
 @pytest.mark.parametrize(

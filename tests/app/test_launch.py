@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from app.config import read_serve_file
+from app.embedded_redis import free_port
 from app.errors import ConfigError
 from app.launch import Launcher
 
@@ -60,3 +61,17 @@ def test_a_port_in_use_stops_the_start_before_anything_runs(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="in use"):
             Launcher(file, print, tmp_path / "state").start()
     assert not (tmp_path / "state").exists()
+
+
+def test_replicas_that_the_gpus_of_the_machine_cannot_hold_stop_the_start_with_their_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves = {"name": "local", "max_score": 1.0, "llm": {"model": "a/b", "gpu_fraction": 0.5}}
+    size = {"name": "Tier-local", "num_replicas": 3}
+    path = written(tmp_path, args={"tiers": [halves]}, http_options={"port": free_port()})
+    raw = yaml.safe_load(path.read_text("utf-8"))
+    raw["applications"][0]["deployments"] = [size]
+    path.write_text(yaml.safe_dump(raw), "utf-8")
+    monkeypatch.setattr("app.launch.gpus", lambda: ["NVIDIA L4, 23034 MiB, 570.1"])
+    with pytest.raises(ConfigError, match=r"3 x 0.5 \(`tiers.local.llm.gpu_fraction`\) = 1.5 GPUs do not fit on 1"):
+        Launcher(read_serve_file(path), print, tmp_path / "state").start()

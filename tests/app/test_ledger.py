@@ -15,7 +15,7 @@ from app.controller import TrafficController
 from app.errors import CacheUnavailableError, ContextLengthError, InvalidRequestError, UnavailableError, UpstreamError
 from app.ledger.period import period, said
 from app.ledger.record import Record, answered, audited, refused
-from app.ledger.rollup import Group, bucket, hour_of, quantile, rolled_up
+from app.ledger.rollup import Group, bucket, periods_of, quantile, rolled_up, slot_of
 from app.ledger.summary import Counted, dimension, summary
 from app.ledger.writer import LedgerWriter
 from app.schema import Outcome
@@ -60,7 +60,7 @@ def record(time: float = NOON, tenant: str = "acme", **fields: object) -> Record
 
 
 def counted(*records: Record) -> list[Counted]:
-    return [(hour, group, counters) for (hour, group), counters in rolled_up(records).items()]
+    return [(slot[:13], group, counters) for (slot, group), counters in rolled_up(records).items()]
 
 
 async def recorded(gateway: TrafficController, outcomes: list[Outcome]) -> list[Record]:
@@ -243,14 +243,15 @@ def test_a_quantile_is_right_to_the_width_of_a_bucket(latencies: list[float], sh
     assert exact / 1.4143 <= quantile(histogram, share) <= exact * 1.4143
 
 
-def test_records_are_counted_in_the_hour_that_they_ended_in() -> None:
-    found = rolled_up([record(NOON - 1, cost_usd=0.1), record(NOON, cost_usd=0.2), record(NOON + 3599, cost_usd=0.1)])
+def test_records_are_counted_in_the_five_minutes_that_they_ended_in() -> None:
+    found = rolled_up([record(NOON - 1, cost_usd=0.1), record(NOON, cost_usd=0.2), record(NOON + 299, cost_usd=0.1)])
     group = Group("request", "acme", "mid", "medium", "miss", "")
-    assert {hour: counters["cost"] for (hour, _), counters in found.items()} == {
-        "2026-05-28T11": 100_000_000,
-        "2026-05-28T12": 300_000_000,
+    assert {slot: counters["cost"] for (slot, _), counters in found.items()} == {
+        "2026-05-28T11:55": 100_000_000,
+        "2026-05-28T12:00": 300_000_000,
     }
-    assert set(found) == {(hour_of(NOON - 1), group), (hour_of(NOON), group)}
+    assert set(found) == {(slot_of(NOON - 1), group), (slot_of(NOON), group)}
+    assert periods_of(slot_of(NOON)) == ("2026-05-28T12:00", "2026-05-28T12", "2026-05-28")
 
 
 def test_a_period_is_whole_hours_and_by_default_the_last_day() -> None:

@@ -26,7 +26,7 @@ from app.ledger import BudgetConfig, LedgerConfig
 from app.ledger.budgets import Budgets
 from app.ledger.export import export
 from app.ledger.record import Record, audited
-from app.ledger.rollup import hour_of
+from app.ledger.rollup import periods_of, slot_of
 from app.ledger.store import RedisLedger
 from app.ledger.summary import summary
 from app.ledger.writer import LedgerWriter
@@ -168,9 +168,11 @@ async def test_everything_expires(ledger: RedisLedger, client: Redis) -> None:
     await ledger.write("w", 1, [record(1)])
     keys = [key.decode() async for key in client.scan_iter("tw:{ledger}:*")]
     kept = {key.split(":")[2]: await client.ttl(key) for key in keys}
-    assert set(kept) == {"r", "h", "spent", "w"}
+    assert set(kept) == {"r", "h", "total", "spent", "w"}
     assert 30 * 86400 < kept["r"] <= 31 * 86400 + 60
-    assert 400 * 86400 < kept["h"] <= 401 * 86400 + 60
+    assert 400 * 86400 < kept["total"] <= 401 * 86400 + 60
+    slot, *longer = [await client.ttl(f"tw:{{ledger}}:h:{period}") for period in periods_of(slot_of(NOW))]
+    assert 0 < slot <= 2 * 3600 + 60 < 400 * 86400 < min(longer) <= max(longer) <= 401 * 86400 + 60
     assert min(kept.values()) > 0
 
 
@@ -359,7 +361,7 @@ async def test_the_sides_of_a_canary_are_compared_for_an_operator_and_for_a_tena
 
 async def test_groups_from_before_there_were_canaries_are_still_read(ledger: RedisLedger, client: Redis) -> None:
     await ledger.write("w", 1, [record(1)])
-    (group,) = await client.smembers(f"tw:{{ledger}}:h:{hour_of(NOW)}")
+    (group,) = await client.smembers(f"tw:{{ledger}}:h:{slot_of(NOW)}")
     assert group == b'["request","acme","mid","medium","miss",""]'
     await ledger.write("w", 2, [record(2, arm="stable")])
     assert (await total(ledger))["requests"] == 2

@@ -43,6 +43,7 @@ def test_what_is_decided_anew_for_each_request_is_taken_while_running(change: di
         ({"redis": {"url_env": "ELSEWHERE"}}, "redis"),
         ({"cache": {"embedder": {"model": "other"}}}, "cache.embedder"),
         ({"cache": {"verifier": {"threads": 2}}}, "cache.verifier"),
+        ({"classifier": {"gpu_fraction": 0.1}}, "classifier.gpu_fraction"),
         (with_target(timeout_s=7), "tiers.top.targets"),
         (with_target(model="larger"), "tiers.top.targets"),
         ({"tiers": RAW["tiers"][1:]}, "tiers"),

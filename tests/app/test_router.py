@@ -215,3 +215,16 @@ async def test_without_a_cascade_the_cheaper_tier_is_not_asked(providers: Provid
     gateway = controller(None, providers, score=0.75, config=routing(cascade={"tenants": ["other"]}))
     assert (await gateway.handle(chat())).cascade is None
     assert providers["mid"].bodies == []
+
+
+async def test_while_a_tier_starts_its_requests_go_up_and_the_client_sees_why(providers: Providers) -> None:
+    gateway = controller(None, providers, score=0.1, wake=lambda tier: tier != "local")
+    outcome = await gateway.handle(chat("hello"))
+    assert (outcome.tier, outcome.route, outcome.attempts) == ("mid", "starting", 1)
+
+
+async def test_a_tier_that_starts_is_waited_for_where_no_other_answers(providers: Providers) -> None:
+    providers["mid"].error = providers["top"].error = UpstreamError("down", "openai")
+    gateway = controller(None, providers, score=0.1, wake=lambda tier: tier != "local")
+    assert (await gateway.handle(chat("hello"))).tier == "local"
+    assert (await gateway.handle(chat("hello", model="local"))).route == "pinned"

@@ -70,13 +70,16 @@ def test_prompts_are_placed_by_the_cut_points_and_hard_ones_in_the_small_tier_ar
     figures = placed(np.array([0.1, 0.3, 0.2, 0.9]), (0.3, 0.7), np.array([0, 1, 2, 2]))
     assert (figures["right_tier"], figures["hard_to_small"]) == (0.75, 1)
     assert (figures["auc_small_suffices"], figures["auc_large_needed"]) == (1.0, 0.75)
+    assert figures["confusion"] == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
 
 
 def test_a_score_that_finds_the_prompts_that_need_the_top_tier_saves_the_price_of_the_others() -> None:
     quality = np.array([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [0, 0, 1]])
-    assert saved(Outcomes(np.array([0.1, 0.2, 0.3, 0.9]), quality, PRICES)) == pytest.approx(0.75)
+    found = saved(Outcomes(np.array([0.1, 0.2, 0.3, 0.9]), quality, PRICES))
+    assert found["saved"] == pytest.approx(0.75)
+    assert found["usd_per_1k"] == sorted(found["usd_per_1k"])
     # whoever asks the top tier for the hard one asks it for all
-    assert saved(Outcomes(np.array([0.9, 0.8, 0.7, 0.1]), quality, PRICES)) == pytest.approx(0)
+    assert saved(Outcomes(np.array([0.9, 0.8, 0.7, 0.1]), quality, PRICES))["saved"] == pytest.approx(0)
 
 
 def test_a_cascade_is_bracketed_by_a_check_that_keeps_every_cheap_answer_and_one_that_keeps_the_good() -> None:

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from app.config import GatewayConfig
 from app.errors import InvalidRequestError, ModelNotFoundError
+from app.local_model import LocalLLMConfig
 from app.pricing import Price
-from app.routing import LocalLLMConfig, Needs, Route, TierBounds, TierConfig, needs_of, pinned, plan, route
+from app.routing import Needs, Route, TierBounds, TierConfig, awake, needs_of, pinned, plan, route
 from tests.fakes import CONFIG
 
 TIERS = CONFIG.tiers
@@ -237,6 +238,34 @@ def test_just_above_a_cut_point_the_cheaper_tier_may_be_tried(
 ) -> None:
     found = route(score, needs, limited(local={"context_tokens": 100}), CUTS, bounds, margin=0.1)
     assert (found.cheaper and found.cheaper.name) == cheaper
+
+
+@pytest.mark.parametrize(
+    ("asleep", "wanted", "reason", "woken"),
+    [
+        (set(), ["local", "mid", "top"], "score", set()),
+        ({"local"}, ["mid", "top", "local"], "starting", {"local"}),
+        ({"local", "mid"}, ["top", "local", "mid"], "starting", {"local", "mid"}),
+        ({"mid"}, ["local", "mid", "top"], "score", set()),  # nobody has asked for it
+        ({"local", "mid", "top"}, ["local", "mid", "top"], "score", {"local", "mid", "top"}),
+    ],
+)
+def test_a_request_goes_up_past_the_tiers_that_sleep_and_wakes_them(
+    asleep: set[str], wanted: list[str], reason: str, woken: set[str]
+) -> None:
+    called = []
+
+    def wake(tier: str) -> bool:
+        called.append(tier)
+        return tier not in asleep
+
+    found = awake(Route(CONFIG.tiers, 0.1, "score"), wake)
+    assert (names(found), found.reason, asleep & set(called)) == (wanted, reason, woken)
+
+
+def test_a_cheaper_tier_that_sleeps_is_not_tried_first() -> None:
+    found = awake(Route(CONFIG.tiers[1:], 0.3, "score", CONFIG.tiers[0]), lambda tier: tier != "local")
+    assert (names(found), found.cheaper) == (["mid", "top"], None)
 
 
 def test_what_a_request_needs_is_read_off_its_body() -> None:

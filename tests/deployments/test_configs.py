@@ -21,7 +21,7 @@ from ray.serve.schema import (
 )
 
 from app.config import GatewayConfig, read_serve_file
-from app.launch import SERVE_ENVIRONMENT
+from app.isolation import SERVE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster.yaml"

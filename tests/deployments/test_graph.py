@@ -43,6 +43,12 @@ def test_a_redis_without_its_url_stops_the_start(monkeypatch: pytest.MonkeyPatch
         build_app(config(redis={"url_env": "NO_SUCH_URL"}))
 
 
+def test_a_slice_of_a_gpu_is_set_aside_for_the_model_that_runs_on_it() -> None:
+    for fraction in (0.0, 0.1):
+        classifier = build_app(config(classifier={"gpu_fraction": fraction}))._bound_deployment.init_args[2]
+        assert classifier._bound_deployment.ray_actor_options["num_gpus"] == fraction
+
+
 @pytest.mark.skipif(bool(bundled.missing()), reason="needs the bundled models; `make setup` prepares them")
 def test_every_part_reports_its_state_through_its_handle() -> None:
     ingress = serve.run(build_app(config()), _local_testing_mode=True)

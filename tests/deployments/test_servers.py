@@ -75,3 +75,16 @@ def test_a_tier_takes_what_any_of_its_targets_takes() -> None:
     assert both.takes() == {"tools", "vision", "audio", "files", "choices", "logprobs"}
     assert alone.takes() == {"tools", "vision", "files"}
     assert alone.model_copy(update={"abilities": frozenset({"audio"})}).takes() == {"audio"}
+
+
+async def test_a_tier_reports_the_limits_of_the_target_that_has_most_left() -> None:
+    with Upstream() as upstream:
+        target = {"base_url": upstream.url, "api_key_env": None}
+        targets = [{"model": "first", **target, "requests_per_minute": 2}, {"model": "second", **target}]
+        tier = {"name": "mid", "max_score": 0.7, "targets": targets}
+        async with aclosing(TierServer(TierConfig.model_validate(tier))) as both:
+            await both.complete(BODY)
+            assert await both.record_autoscaling_stats() == {"limits_used": 0.0}
+        async with aclosing(TierServer(TierConfig.model_validate({**tier, "targets": targets[:1]}))) as one:
+            await one.complete(BODY)
+            assert await one.record_autoscaling_stats() == {"limits_used": 0.5}

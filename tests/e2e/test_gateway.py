@@ -72,6 +72,21 @@ def test_the_local_model_answers_in_one_piece(gateway: Gateway) -> None:
     assert (headers["tier"], headers["model"], headers["route"]) == ("local", "smollm2-135m", "pinned")
 
 
+def test_the_engine_says_how_loaded_it_is(gateway: Gateway) -> None:
+    def load() -> dict[str, float]:
+        engine: dict[str, float] = get(f"{gateway.url}/readyz")[1]["parts"]["tier-local"]["engine"]
+        return engine
+
+    question: Any = [{"role": "user", "content": "Tell me a long story about a fox."}]
+    chats = gateway.client().chat.completions
+    with chats.create(model="local", messages=question, stream=True, max_tokens=400) as stream:
+        next(stream)
+        busy = load()
+    assert (busy["running"], busy["waiting"]) == (1, 0)
+    assert 0 < busy["kv_cache"] <= busy["use"] <= 1
+    assert eventually(lambda: load() == {"waiting": 0, "running": 0, "kv_cache": 0, "use": 0}, 20)
+
+
 def test_the_local_model_streams_with_usage_when_asked(gateway: Gateway) -> None:
     chunks = list(
         gateway.client().chat.completions.create(
@@ -291,10 +306,10 @@ def test_an_answer_stored_from_a_stream_serves_a_plain_request_and_the_reverse(g
     assert (content, hit) == (gateway.upstream.script.text, "hit")
 
 
-def open_stream(gateway: Gateway, text: str) -> openai.Stream[Any]:
-    return gateway.client().chat.completions.create(
-        model="mid", messages=[{"role": "user", "content": text}], stream=True
-    )
+def open_stream(gateway: Gateway, text: str, **options: Any) -> openai.Stream[Any]:
+    body: Any = {"model": "mid", "messages": [{"role": "user", "content": text}], **options}
+    stream: openai.Stream[Any] = gateway.client().chat.completions.create(**body, stream=True)
+    return stream
 
 
 def content_of(chunks: Iterable[Any]) -> str:
@@ -343,6 +358,20 @@ def test_a_client_that_goes_away_ends_the_call_only_if_nobody_else_waits(gateway
         next(alone)
         alone.close()
         assert gateway.upstream.wait_until(lambda: gateway.upstream.aborted == aborted + 1, 1.5)
+
+
+def test_a_client_that_goes_away_frees_the_local_model(gateway: Gateway) -> None:
+    engine = next(p for p in psutil.Process().children(recursive=True) if "EngineCore" in "".join(p.cmdline()))
+    endless = {"max_tokens": 1900, "extra_body": {"ignore_eos": True}}
+    writing = open_stream(gateway, "Write a long tale of a sea.", model="local", **endless)
+    next(writing)
+    assert computes(engine)
+    writing.close()
+    assert eventually(lambda: not computes(engine), 2)
+
+
+def computes(process: psutil.Process) -> bool:
+    return process.cpu_percent(0.3) > 15
 
 
 def kept(gateway: Gateway, entry: str) -> bool:

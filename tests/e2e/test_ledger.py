@@ -19,7 +19,7 @@ from app.embedded_redis import EmbeddedRedis, free_port
 from app.launch import Launcher
 from app.operate_ledger import ledger_export, ledger_summary
 from app.tenants import key_hash
-from tests.upstream import Upstream
+from tests.upstream import Script, Upstream
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.serve
@@ -54,20 +54,21 @@ def config(tmp_path: Path, upstream: Upstream) -> Path:
 
 
 def test_the_ledger_equals_the_metrics_keeps_budgets_and_outlives_a_stop(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = read_serve_file(config)
     launcher = Launcher(file, print, tmp_path / "state")
     try:
         launcher.start()
-        answered = ask_of_every_kind(file.url)
+        answered = ask_of_every_kind(file.url, upstream)
         assert eventually(lambda: summary(file.url)["total"]["requests"] == answered + 2, 5), summary(file.url)
         shown = summary(file.url)["total"]
-        assert shown["errors"] == {"model_not_found": 1, "invalid_request_error": 1}
+        assert shown["errors"] == {"model_not_found": 1, "invalid_request_error": 1, "client_gone": 1}
         assert eventually(lambda: metric(file.url, "requests") == answered, 60), metrics(file.url)
         assert metric(file.url, "cost_usd") == pytest.approx(shown["cost_usd"], abs=1e-9)
         assert metric(file.url, "saved_usd") == pytest.approx(shown["without_usd"] - shown["cost_usd"], abs=1e-9)
         assert Counter(shown["decisions"]) == decisions_counted(file.url)
+        assert eventually(lambda: dashboard_agrees(file.url), 10), get(file.url, "dashboard")
         spend_budgets(file.url)
         before = summary(file.url)["total"]["requests"]
         with client(file.url, "acme") as acme:
@@ -82,7 +83,16 @@ def test_the_ledger_equals_the_metrics_keeps_budgets_and_outlives_a_stop(
         assert ledger_export(config, f"sqlite:///{tmp_path / 'ledger.db'}", None, None) == after
 
 
-def ask_of_every_kind(url: str) -> int:
+def dashboard_agrees(url: str) -> bool:
+    """Whether the dashboard says what the ledger says, and has the calls that stand behind it."""
+    with urllib.request.urlopen(f"{url}/dashboard") as page:
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+    shown = get(url, "dashboard")
+    calls = sum(target["calls"] for target in shown["targets"])
+    return bool(shown["total"] == summary(url)["total"] and calls > 0)
+
+
+def ask_of_every_kind(url: str, upstream: Upstream) -> int:
     """Ask for answers of every kind, and for two refusals; return how many answers there were."""
     with client(url, "acme") as acme:
         for model in ("auto", "top", "top"):
@@ -94,10 +104,12 @@ def ask_of_every_kind(url: str) -> int:
                 model="top", messages=[{"role": "user", "content": "Stream it."}], stream=True
             ):
                 pass
+        upstream.scripts["scripted-top"] = Script(chunk_delay_s=0.5)  # the client is gone before it ends
         with acme.chat.completions.create(
             model="top", messages=[{"role": "user", "content": "Leave it."}], stream=True
         ) as left:
             next(iter(left))
+        del upstream.scripts["scripted-top"]
         with pytest.raises(openai.NotFoundError):
             chat(acme, "hi", model="gpt-17")
         with pytest.raises(openai.BadRequestError):

@@ -93,7 +93,7 @@ def test_no_direction_is_confused(shown: dict[str, Any]) -> None:
 def test_failures_become_fewer_with_hits_and_stronger_tiers_to_fall_back_to(shown: dict[str, Any]) -> None:
     reliability = shown["reliability"]
     assert reliability["before"] == pytest.approx(1 - 2 / 45, abs=1e-4)
-    assert reliability["before"] < reliability["after"] < 1
+    assert 0.9999 < reliability["after"] <= 1  # three tiers to ask, three times each
 
 
 def test_what_is_assumed_is_said(shown: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from app.replay.run import Replayed
 from app.replay.settings import ThresholdPoint, cache_choices, route_choices, route_points, thresholds
 from app.replay.tokens import logged_tokens, shaped_tokens
 from app.replay.work import ALIKE, DIFFERENT, SAME
-from tests.app.replay.made import changed, replayed, simulation
+from tests.app.replay.made import NOON, changed, replayed, simulation
 from tests.fakes import CONFIG
 
 
@@ -84,8 +84,25 @@ def test_the_model_that_answered_then_is_as_fast_now() -> None:
 
 
 def test_a_hit_takes_what_a_hit_takes() -> None:
-    made = simulation(replayed(2, reasons=["hit exact", "hit verified"], served=[0, 0], evidence=[np.nan, 1.0]))
-    assert made.after_s == pytest.approx([0.0012, 0.0144])
+    reasons = ["miss x", "hit exact", "hit verified"]
+    made = simulation(replayed(3, reasons=reasons, served=[-1, 0, 0], evidence=[np.nan, np.nan, 1.0]))
+    assert made.after_s[1:] == pytest.approx([0.0012, 0.0144])
+
+
+def test_an_identical_request_waits_for_the_answer_under_way_and_one_of_the_same_meaning_is_a_miss() -> None:
+    reasons = ["miss x", "hit exact", "hit verified", "hit verified"]
+    of = replayed(reasons=reasons, served=[-1, 0, 0, 0], time=NOON + np.array([0.0, 0.4, 0.5, 9.0]))
+    made = simulation(of, changed(replay={"exact_hit_s": 0.1, "semantic_hit_s": 0.1, "miss_s": 0.1}))
+    took = made.costs.tier_s[0, made.costs.tier[0]] + 0.1
+    assert made.after_s == pytest.approx([took, 0.1 + took - 0.4, took, 0.1])
+    assert made.routed.tolist() == [True, False, True, False]
+    assert figures(made)["cache"]["reasons"]["miss in flight"] == 1
+    assert made.replayed.served.tolist() == [-1, 0, -1, 0]
+
+
+def test_without_coalescing_identical_requests_in_flight_are_misses_too() -> None:
+    of = replayed(2, reasons=["miss x", "hit exact"], served=[-1, 0], time=NOON + np.array([0.0, 0.4]))
+    assert simulation(of, changed(cache={"coalesce": False})).routed.tolist() == [True, True]
 
 
 def test_a_month_is_the_log_scaled_to_its_days() -> None:
@@ -93,14 +110,16 @@ def test_a_month_is_the_log_scaled_to_its_days() -> None:
     assert shown["month"]["before_usd"] == pytest.approx(49 * 0.002 * 30.4375 / 2, abs=0.01)
 
 
-def test_the_share_of_failures_after_is_that_of_all_tiers_failing() -> None:
+def test_the_share_of_failures_after_is_that_of_every_call_of_every_tier_failing() -> None:
     of = replayed(
         10,
         ok=[False] * 5 + [True] * 5,
         score=[0.1] * 4 + [0.9] * 4 + [0.5] * 2,
         reasons=["miss x"] * 8 + ["hit exact"] * 2,
     )
-    assert figures(simulation(of))["reliability"] == {"before": 0.5, "after": 1 - (4 * 0.5**3 + 4 * 0.5) / 10}
+    # three tiers of one target, each asked three times
+    after = pytest.approx(1 - (4 * 0.5**9 + 4 * 0.5**3) / 10)
+    assert figures(simulation(of))["reliability"] == {"before": 0.5, "after": after}
 
 
 def test_the_bundled_classifier_says_how_often_it_errs() -> None:

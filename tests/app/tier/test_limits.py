@@ -32,6 +32,16 @@ async def test_without_limits_there_is_always_room() -> None:
     assert all([await limit.take() for _ in range(100)])
 
 
+async def test_the_share_that_is_used_is_that_of_the_limit_that_ends_first() -> None:
+    limit = RateLimit(TargetConfig(model="small", requests_per_minute=10, tokens_per_minute=100), "mid")
+    assert await limit.share_used() == 0.0
+    await limit.take()
+    assert await limit.share_used() == pytest.approx(0.1)
+    await limit.used(500)
+    assert await limit.share_used() == 1.0
+    assert await RateLimit(TargetConfig(model="small"), "mid").share_used() == 0.0
+
+
 @pytest.mark.redis
 async def test_replicas_count_together_and_a_redis_that_is_gone_limits_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

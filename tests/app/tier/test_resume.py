@@ -44,9 +44,19 @@ async def test_the_client_gets_each_word_once(second: list[str | None]) -> None:
     assert provider.calls == 2
 
 
-@pytest.mark.parametrize(
-    "second", [["one ", "four"], ["one"], ["one ", None]], ids=["another answer", "a shorter one", "cut again"]
-)
+async def test_a_second_answer_that_breaks_off_too_is_gone_on_with() -> None:
+    provider = Breaking(["one ", None], ["one ", "two ", None], ["one two ", "three"])
+    assert await streamed(provider) == ("one two three", ["stop"])
+
+
+async def test_the_third_answer_is_the_last() -> None:
+    provider = Breaking(*[["one ", None]] * 4)
+    with pytest.raises(UpstreamError, match="cut"):
+        await streamed(provider)
+    assert provider.calls == 3
+
+
+@pytest.mark.parametrize("second", [["one ", "four"], ["one"]], ids=["another answer", "a shorter one"])
 async def test_a_second_answer_that_does_not_go_on_ends_the_stream(second: list[str | None]) -> None:
     provider = Breaking(["one ", "two ", None], second)
     with pytest.raises(UpstreamError):

@@ -1,0 +1,1 @@
+"""`tierwise plan`: what a load takes, from measured service times."""

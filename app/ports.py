@@ -1,0 +1,56 @@
+"""Ports that no other gateway of this machine uses."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from app.errors import ConfigError
+
+_FIRST, _LAST = 20_000, 32_000  # above the ports of Ray's workers, below those that Linux gives to clients
+_BLOCK = 400
+
+
+@dataclass(frozen=True, slots=True)
+class PortBlock:
+    """Ports from `first` on, claimed until `close`.
+
+    Serve's proxies and its replicas of an ingress listen on ports that are the same in every Ray on a machine, and the
+    proxy that stands in while there is no replica shares its port: HAProxy would ask another gateway.
+    """
+
+    first: int
+    _claim: socket.socket
+
+    @classmethod
+    def claim(cls) -> PortBlock:
+        """Claim a block by binding its last port; the system frees it if we die.
+
+        Raises:
+            ConfigError: All are taken.
+        """
+        for first in range(_FIRST, _LAST, _BLOCK):
+            claim = socket.socket()
+            try:
+                claim.bind(("127.0.0.1", first + _BLOCK - 1))
+            except OSError:
+                claim.close()
+            else:
+                return cls(first, claim)
+        raise ConfigError(f"every {_BLOCK}th port from {_FIRST + _BLOCK - 1} to {_LAST} is in use; stop other gateways")
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings that keep Serve in the block."""
+        half, last = self.first + _BLOCK // 2, self.first + _BLOCK - 1
+        return {
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self.first),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(half - 1),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(half),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(last - 3),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(last - 2),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(last - 1),
+        }
+
+    def close(self) -> None:
+        """Give the block back."""
+        self._claim.close()
