@@ -135,6 +135,7 @@ class Accounts:
             latency_s=(call.last or self._clock()) - call.started,
             tenant=request.tenant,
             request_id=request.request_id,
+            arm=request.arm,
             cascade=call.cascade,
             schema=call.schema,
             endpoint=request.endpoint,

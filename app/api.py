@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +19,7 @@ from app import __version__
 from app.api_dashboard import add_dashboard
 from app.api_ledger import UNKEPT, Books, add_ledger, embedded
 from app.api_quality import add_quality
+from app.canary import Arm, arm_of
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.dashboard import Dashboard
@@ -45,6 +46,14 @@ from app.wire import encode, error_body, last_user_text, parse_feedback
 caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", default=(None, None))
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What answers by one configuration."""
+
+    controller: TrafficController
+    shaper: Shaper
+
+
 def build_api(
     controller: TrafficController,
     config: GatewayConfig,
@@ -58,6 +67,7 @@ def build_api(
     books: Books = UNKEPT,
     on_stop: Callable[[], Awaitable[None]] | None = None,
     dashboard: Dashboard | None = None,
+    canary: TrafficController | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -71,6 +81,7 @@ def build_api(
         books: The ledger, and the tenants' budgets.
         on_stop: Awaited before the process ends.
         dashboard: Gathers the figures of `/dashboard`; None where no ledger is kept.
+        canary: Answers the requests of the configuration's canary.
     """
 
     @asynccontextmanager
@@ -79,7 +90,12 @@ def build_api(
         if on_stop is not None:
             await on_stop()
 
-    shaper = Shaper(config.profiles, config.auto_models[0])
+    stable = _Side(controller, Shaper(config.profiles, config.auto_models[0]))
+    second = config.canary_config()
+    side = stable
+    if canary is not None and second is not None:
+        side = _Side(canary, Shaper(second.profiles, second.auto_models[0]))
+    sides = {"": stable, "stable": stable, "canary": side}
     api = FastAPI(
         title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
@@ -96,17 +112,22 @@ def build_api(
     async def ask(http: Request, dialect_of: type[Dialect]) -> Response:
         request_id, tenant = identified(http)
         dialect = dialect_of(await _body(http, config.max_body_bytes))
-        request = _chat_request(dialect.body, tenant, http, request_id)
-        request = shaper.shaped(request, http.headers.get("x-tierwise-profile"))
+        arm = arm_of(config.canary, tenant, dialect.body)
+        http.state.arm = arm
+        http.state.headers = {"x-tierwise-canary": arm} if arm else {}
+        request = _chat_request(dialect.body, tenant, http, request_id, arm)
+        request = sides[arm].shaper.shaped(request, http.headers.get("x-tierwise-profile"))
         standing = await books.budgets.of(tenant) if books.budgets else None
         if standing is not None:
-            http.state.headers = standing.headers()
+            http.state.headers |= standing.headers()
             request = replace(request, allowance=standing.allowance)
-        response = await answered(http, request, dialect)
+        response = await answered(http, request, dialect, sides[arm].controller)
         response.headers.update(_own_headers(http))
         return response
 
-    async def answered(http: Request, request: ChatRequest, dialect: Dialect) -> Response:
+    async def answered(
+        http: Request, request: ChatRequest, dialect: Dialect, controller: TrafficController
+    ) -> Response:
         request_id = request.request_id
         if not request.body.get("stream"):
             outcome = await controller.handle(request)
@@ -124,6 +145,7 @@ def build_api(
         if asked := getattr(http.state, "asked", None):
             tenant, started = asked
             who = {"request_id": _request_id(http), "tenant": tenant, "endpoint": http.url.path}
+            who["arm"] = getattr(http.state, "arm", "")
             books.on_refused(refused(time.time(), error, **who, latency_s=time.perf_counter() - started))
 
     def asked_in(dialect: type[Dialect]) -> Callable[[Request], Awaitable[Response]]:
@@ -286,7 +308,7 @@ async def _body(http: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _chat_request(body: Mapping[str, Any], tenant: str, http: Request, request_id: str) -> ChatRequest:
+def _chat_request(body: Mapping[str, Any], tenant: str, http: Request, request_id: str, arm: Arm) -> ChatRequest:
     control = http.headers.get("cache-control", "").lower()
     no_store = "no-store" in control
     max_age = re.search(r"\bmax-age=(\d{1,9})\b", control)
@@ -300,6 +322,7 @@ def _chat_request(body: Mapping[str, Any], tenant: str, http: Request, request_i
         request_id=request_id,
         timeout_s=_timeout_s(http.headers.get("x-request-timeout")),
         endpoint=http.url.path,
+        arm=arm,
     )
 
 

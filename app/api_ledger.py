@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from app.errors import CacheUnavailableError, InvalidRequestError, PermissionDeniedError, UnavailableError
 from app.ledger.budgets import Budgets
+from app.ledger.compare import compared
 from app.ledger.period import period, said
 from app.ledger.record import Record
 from app.ledger.store import RedisLedger
@@ -44,7 +45,7 @@ UNKEPT = Books()
 
 
 def add_ledger(api: FastAPI, ledger: RedisLedger | None, owner: Callable[[Request], str | None]) -> None:
-    """Add `/v1/ledger/summary` and `/v1/ledger/recent`.
+    """Add `/v1/ledger/summary`, `/v1/ledger/compare` and `/v1/ledger/recent`.
 
     Args:
         owner: The tenant of a request's key, None for an admin's; raises for a key that nobody has.
@@ -71,6 +72,17 @@ def add_ledger(api: FastAPI, ledger: RedisLedger | None, owner: Callable[[Reques
             raise _unavailable(error) from error
         about = {"object": "ledger.summary", "from": said(start), "to": said(end), "tenant": tenant, "by": by}
         return JSONResponse(about | summary(counted, by))
+
+    @api.get("/v1/ledger/compare")
+    async def canary(http: Request) -> Response:
+        books, tenant = kept(http)
+        start, end = period(http.query_params.get("from"), http.query_params.get("to"), time.time())
+        try:
+            counted = await books.counted(start, end, tenant)
+        except CacheUnavailableError as error:
+            raise _unavailable(error) from error
+        about = {"object": "ledger.comparison", "from": said(start), "to": said(end), "tenant": tenant}
+        return JSONResponse(about | compared(counted))
 
     @api.get("/v1/ledger/recent")
     async def recent(http: Request) -> Response:

@@ -323,7 +323,7 @@ def cache_clear(
 def ledger_summary(
     since: Since = None,
     until: Until = None,
-    by: Annotated[str | None, typer.Option(help="hour, day, tenant, tier, model or decision.")] = None,
+    by: Annotated[str | None, typer.Option(help="hour, day, tenant, tier, model, decision or arm.")] = None,
     tenant: Tenant = None,
     config: ConfigFile = LOCAL,
     json_file: JsonFile = None,
@@ -332,6 +332,23 @@ def ledger_summary(
     from app.operate_ledger import ledger_summary
 
     _report(ledger_summary(config, since, until, by, tenant), json_file)
+
+
+@ledger_app.command("compare")
+def ledger_compare(
+    since: Since = None,
+    until: Until = None,
+    tenant: Tenant = None,
+    config: ConfigFile = LOCAL,
+    json_file: JsonFile = None,
+) -> None:
+    """Set the canary of a period beside the stable side, with intervals, and say what is beyond chance."""
+    from app.ledger.compare import table
+    from app.operate_ledger import ledger_comparison
+
+    figures = ledger_comparison(config, since, until, tenant)
+    print(table(figures))
+    _write(figures, json_file)
 
 
 @ledger_app.command("export")
@@ -394,6 +411,21 @@ def bench_chaos(
 
     prepare()
     _report(measure(requests, faults, _say), json_file)
+
+
+@bench_app.command("survive")
+def bench_survive(
+    requests: Annotated[int, typer.Option(min=10, help="In flight at each kill.")] = 2000,
+    parts: Annotated[list[str] | None, typer.Option("--part", help="Kill this alone; can be repeated.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill each of five parts of a cluster of three nodes: how many of the requests in flight are lost."""
+    from app.benchmark.survive import measure, table
+
+    prepare()
+    figures = measure(requests, _say, parts)
+    print(table(figures))
+    _write(figures, json_file)
 
 
 @bench_app.command("cache")

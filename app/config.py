@@ -13,11 +13,13 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from app.admission import OverloadConfig
 from app.assumptions import Assumptions
 from app.cache import CacheConfig, RedisConfig
+from app.canary import CanaryConfig, changed
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
 from app.errors import ConfigError
 from app.ledger import BudgetConfig, LedgerConfig
 from app.pricing import GivenPrice, ListedPrice, Tariff
+from app.reload import restarting_keys
 from app.routing import RoutingConfig, TierConfig, Tiers
 from app.section import Section
 from app.shaping import ProfileConfig
@@ -36,6 +38,7 @@ class GatewayConfig(Section):
         tiers: By rising `max_score`, the last at 1.0.
         routing: What decides beside the score.
         profiles: Shapes of requests, by name.
+        canary: A second configuration for some of the requests; null runs without one.
         overload: How much may be under way at once, and who goes first.
         ledger: What every request leaves.
         budgets: What tenants may spend, by tenant; `*` for each that is not named. They take Redis and the ledger.
@@ -54,6 +57,7 @@ class GatewayConfig(Section):
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)]
     routing: RoutingConfig = RoutingConfig()
     profiles: Mapping[str, ProfileConfig] = {}
+    canary: CanaryConfig | None = None
     overload: OverloadConfig = OverloadConfig()
     ledger: LedgerConfig = LedgerConfig()
     budgets: Mapping[str, BudgetConfig] = {}
@@ -99,6 +103,7 @@ class GatewayConfig(Section):
             raise ValueError("routing.top_share: there is only one tier")
         if self.baseline is not None and self.baseline not in self.prices():
             raise ValueError(f"baseline: `{self.baseline}` is none of the models: {', '.join(self.prices())}")
+        self._check_canary()
         return self
 
     def _check_profiles(self, tiers: list[str]) -> None:
@@ -120,6 +125,23 @@ class GatewayConfig(Section):
         for tenant, budget in self.budgets.items():
             if budget.step_down_to not in (None, *tiers):
                 raise ValueError(f"budgets.{tenant}.step_down_to: there is no tier `{budget.step_down_to}`")
+
+    def _check_canary(self) -> None:
+        try:
+            canary = self.canary_config()
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(["canary.changes", *map(str, first["loc"])])
+            raise ValueError(f"{where}: {first['msg']}") from error
+        if canary is not None and (restarting := restarting_keys(self, canary)):
+            raise ValueError(f"canary.changes: `{restarting[0]}` takes replicas of its own; the canary has none")
+
+    def canary_config(self) -> Self | None:
+        """Return the configuration of the canary, if there is one."""
+        if self.canary is None:
+            return None
+        given = self.model_dump(mode="json", exclude_unset=True, exclude={"canary"})
+        return self.model_validate(changed(given, self.canary.changes))
 
     def prices(self) -> dict[str, Tariff]:
         """Map every configured model to its price."""

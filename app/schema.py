@@ -48,6 +48,7 @@ class ChatRequest:
         timeout_s: Longest wait for the answer, or for a stream's first part, by `x-request-timeout`.
         endpoint: The path that it came by.
         allowance: What the tenant's budget leaves it, where that is not everything.
+        arm: Of a canary: `stable` or `canary`; empty where none runs.
     """
 
     body: Mapping[str, Any]
@@ -63,6 +64,7 @@ class ChatRequest:
     timeout_s: float = float("inf")
     endpoint: str = ""
     allowance: Allowance | None = None
+    arm: str = ""
 
     @property
     def model(self) -> str:
@@ -234,6 +236,7 @@ class Outcome:
         stages: Seconds by stage, that add up to `latency_s`: `exact`, `semantic`, `route`, `model` (to the answer or to
             its first part), `stream` (from there to the end), `wait` (for another request's call).
         error: What broke a stream off.
+        arm: `stable` or `canary`, while a canary runs.
     """
 
     completion: Completion
@@ -255,6 +258,7 @@ class Outcome:
     prompt: str = ""
     stages: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True)

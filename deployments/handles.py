@@ -35,12 +35,16 @@ class RemoteCache:
     """A SemanticCache and a TextEmbedder behind a handle; too slow is as good as down.
 
     Args:
+        canary: Whether lookups are decided by the canary's configuration.
         timeout_s: Longest wait for a lookup,
         embed_timeout_s: and for a client's texts, of which there may be many.
     """
 
-    def __init__(self, handle: DeploymentHandle, timeout_s: float = 1.0, embed_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, handle: DeploymentHandle, canary: bool = False, timeout_s: float = 1.0, embed_timeout_s: float = 30.0
+    ) -> None:
         self._handle = handle
+        self._canary = canary
         self._timeout_s = timeout_s
         self._embed_timeout_s = embed_timeout_s
         self._failfast = FailFast(_PAUSE_S)
@@ -54,7 +58,7 @@ class RemoteCache:
         """
         with _guarded(self._failfast, CacheUnavailableError, "the cache"):
             async with asyncio.timeout(self._timeout_s):
-                lookup: CacheLookup = await self._handle.lookup.remote(key)
+                lookup: CacheLookup = await self._handle.lookup.remote(key, self._canary)
                 return lookup
 
     async def agree(self, a: str, b: str) -> bool | None:
@@ -83,10 +87,15 @@ class RemoteCache:
 
 
 class RemoteClassifier:
-    """A ComplexityClassifier behind a handle; too slow is as good as down."""
+    """A ComplexityClassifier behind a handle; too slow is as good as down.
 
-    def __init__(self, handle: DeploymentHandle, timeout_s: float = 1.0) -> None:
+    Args:
+        canary: Whether the canary's model scores.
+    """
+
+    def __init__(self, handle: DeploymentHandle, canary: bool = False, timeout_s: float = 1.0) -> None:
         self._handle = handle
+        self._canary = canary
         self._timeout_s = timeout_s
         self._failfast = FailFast(_PAUSE_S)
 
@@ -98,7 +107,7 @@ class RemoteClassifier:
         """
         with _guarded(self._failfast, ClassifierUnavailableError, "the classifier"):
             async with asyncio.timeout(self._timeout_s):
-                return float(await self._handle.score.remote(prompt))
+                return float(await self._handle.score.remote(prompt, self._canary))
 
 
 class RemoteProvider:

@@ -6,18 +6,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
+from app.admission import Admission
 from app.api import build_api
 from app.api_ledger import UNKEPT, Books
 from app.background import Background
 from app.cache.admin import CacheAdmin
 from app.cache.audit import Audit
-from app.cache.bounds import RedisBounds
+from app.cache.bounds import CANARY, EVERYWHERE, RedisBounds
 from app.cache.store import RedisStore
+from app.canary import Arm
 from app.config import GatewayConfig
 from app.controller import TrafficController
 from app.conversations import RedisConversations
@@ -62,7 +66,6 @@ class Ingress:
         self._store = config.redis.build(lambda tenant: self._config.cache.limits(tenant)) if config.redis else None
         count_tokens("")  # loads the vocabulary before a request waits for it
         self._telemetry = Telemetry()
-        self._remote_cache = RemoteCache(cache) if cache else None
         kept = config.ledger
         self._ledger = RedisLedger(self._store, kept) if self._store and kept.enabled else None
         self._writer: LedgerWriter | None = None
@@ -70,7 +73,7 @@ class Ingress:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
         self._shown: RedisStore | None = None
         self._replaced = Background()
-        self._controller, self._api = self._built(config)
+        self._controllers, self._api = self._built(config)
 
     def __serve_build_asgi_app__(self) -> Callable[[Any, Any, Any], Awaitable[None]]:
         async def current(scope: Any, receive: Any, send: Any) -> None:
@@ -86,34 +89,21 @@ class Ingress:
         with kept_if_wrong():
             config = GatewayConfig.model_validate(user_config["args"])
             if config != self._config:
-                replaced = self._controller
-                self._controller, self._api = self._built(config)
-                self._replaced.start(replaced.drain())
+                replaced = self._controllers
+                self._controllers, self._api = self._built(config)
+                for controller in replaced:
+                    self._replaced.start(controller.drain())
 
-    def _built(self, config: GatewayConfig) -> tuple[TrafficController, FastAPI]:
+    def _built(self, config: GatewayConfig) -> tuple[list[TrafficController], FastAPI]:
         """Build what a configuration says, and make it the one in force."""
         tenants = config.tenants.build()
-        bounds, quality = self._bounds(config), self._quality(config)
+        second, admission = config.canary_config(), Admission(config.overload)
+        controller = self._controlling(config, admission)
+        canary = self._controlling(second, admission, canary=True) if second else None
         self._config = config
         self._stand_ins = config.stand_ins()
-        providers = {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()}
         self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
-        controller = TrafficController(
-            config,
-            self._store,
-            self._remote_cache,
-            RemoteClassifier(self._classifier),
-            providers,
-            self.record,
-            bounds=bounds,
-            on_audit=self.record_audit,
-            relay=self._store.relay() if self._store else None,
-            conversations=self._conversations(config),
-            quality=quality,
-            on_check=self.record_check,
-            wake=lambda tier: providers[tier].wake(),
-        )
         api = build_api(
             controller,
             config,
@@ -123,12 +113,35 @@ class Ingress:
             self.record_error,
             self._telemetry.record_feedback,
             CacheAdmin(self._store) if self._store else None,
-            self._remote_cache,
+            RemoteCache(self._cache) if self._cache else None,
             self._books(config),
             self.close,
             self._dashboard(config, watched=controller.quality is not None),
+            canary,
         )
-        return controller, api
+        return [controller, *([canary] if canary else [])], api
+
+    def _controlling(self, config: GatewayConfig, admission: Admission, canary: bool = False) -> TrafficController:
+        """Build the controller of a configuration. A canary's cut points stay where it has them: nobody checks them."""
+        arm: Arm = "canary" if canary else "stable" if config.canary else ""
+        store = self._store.limited(config.cache.limits) if self._store and canary else self._store
+        providers = {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()}
+        return TrafficController(
+            config,
+            store,
+            RemoteCache(self._cache, canary) if self._cache else None,
+            RemoteClassifier(self._classifier, canary),
+            providers,
+            self.record,
+            bounds=self._bounds(config, CANARY if canary else EVERYWHERE),
+            on_audit=partial(self.record_audit, arm),
+            relay=store.relay() if store else None,
+            conversations=self._conversations(config),
+            quality=None if canary else self._quality(config),
+            on_check=partial(self.record_check, arm),
+            admission=admission,
+            wake=lambda tier: providers[tier].wake(),
+        )
 
     def _books(self, config: GatewayConfig) -> Books:
         budgets = Budgets(config.budgets, self._ledger) if self._ledger and config.budgets else None
@@ -140,11 +153,11 @@ class Ingress:
             self._shown = config.redis.model_copy(update={"timeout_s": max(config.redis.timeout_s, 2.0)}).build()
         return Dashboard(config, self._shown, watched=watched) if self._shown else None
 
-    def _bounds(self, config: GatewayConfig) -> RedisBounds | None:
+    def _bounds(self, config: GatewayConfig, everywhere: str) -> RedisBounds | None:
         cache = config.cache
         if self._store is None:
             return None
-        return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence)
+        return RedisBounds(self._store, cache.max_error_rate(), cache.audit.confidence, everywhere)
 
     def _conversations(self, config: GatewayConfig) -> RedisConversations | None:
         ttl_s = config.routing.conversation_ttl_s
@@ -171,24 +184,25 @@ class Ingress:
         if self._log:
             self._log.record_error(error)
 
-    def record_audit(self, audit: Audit) -> None:
+    def record_audit(self, arm: Arm, audit: Audit) -> None:
         """Count a check of a cached answer."""
-        self._telemetry.record_audit(audit)
+        # the bound that is exported is that of the stable side
+        self._telemetry.record_audit(replace(audit, bound=None) if arm == "canary" else audit)
         if self._writer:
             what = "cached answer" if audit.kind == "hits" else "near miss"
-            self._writer.put(audited(time.time(), what, audit.tenant, audit.tier, audit.cost_usd))
+            self._writer.put(audited(time.time(), what, audit.tenant, audit.tier, audit.cost_usd, arm))
 
-    def record_check(self, check: QualityCheck) -> None:
+    def record_check(self, arm: Arm, check: QualityCheck) -> None:
         """Count a check of a routed answer."""
         self._telemetry.record_check(check)
         if self._writer:
-            self._writer.put(audited(time.time(), "routed answer", check.tenant, check.tier, check.cost_usd))
+            self._writer.put(audited(time.time(), "routed answer", check.tenant, check.tier, check.cost_usd, arm))
 
     async def close(self) -> None:
         """End what is under way off the path and write what is left of the ledger."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                await self._controller.drain()
+                await asyncio.gather(*(controller.drain() for controller in self._controllers))
         if self._writer:
             await self._writer.close()
 

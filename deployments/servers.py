@@ -17,9 +17,9 @@ from ray import serve
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
 from app.cache.admin import CacheAdmin
-from app.cache.bounds import RedisBounds
+from app.cache.bounds import CANARY, RedisBounds
 from app.cache.semantic import model_names
-from app.classifier import ClassifierConfig
+from app.classifier import ClassifierConfig, EncoderClassifier
 from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
 from app.errors import CacheUnavailableError, GatewayError
@@ -47,12 +47,13 @@ def kept_if_wrong() -> Iterator[None]:
 class CacheServer:
     """The semantic cache: one encoder, one Redis client."""
 
-    def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
+    def __init__(self, config: CacheConfig, redis: RedisConfig, canary: CacheConfig | None = None) -> None:
         self._config = config
         self._embedder = config.embedder.build()
         self._store = redis.build(lambda tenant: self._config.limits(tenant))
         self._verifier = config.verifier.build()
-        self._take(config)
+        self._space = model_names(self._embedder.space, self._verifier.name)
+        self._take(config, canary)
         self._served = ServedEmbedder(self._embedder, config.embeddings.names(config.embedder.model))
         self._sweep_s = config.sweep_s
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
@@ -60,14 +61,20 @@ class CacheServer:
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Decide by another configuration from now on; one that cannot be served is logged, and the old one stays."""
         with kept_if_wrong():
-            self._take(GatewayConfig.model_validate(user_config["args"]).cache)
+            config = GatewayConfig.model_validate(user_config["args"])
+            canary = config.canary_config()
+            self._take(config.cache, canary.cache if canary else None)
 
-    def _take(self, config: CacheConfig) -> None:
-        space = model_names(self._embedder.space, self._verifier.name)
-        threshold = config.threshold_for(space)
+    def _take(self, config: CacheConfig, canary: CacheConfig | None) -> None:
         bounds = RedisBounds(self._store, config.max_error_rate(), config.audit.confidence)
-        self._cache = RedisSemanticCache(config, self._store, self._embed, self._verify, space, threshold, bounds.steps)
-        self._config, self._threshold, self._bounds = config, threshold, bounds
+        second = canary or config  # a lookup may still come that was begun before the canary ended
+        apart = RedisBounds(self._store, second.max_error_rate(), second.audit.confidence, CANARY)
+        self._caches = {False: self._semantic(config, bounds), True: self._semantic(second, apart)}
+        self._config, self._bounds, self._threshold = config, bounds, config.threshold_for(self._space)
+
+    def _semantic(self, config: CacheConfig, bounds: RedisBounds) -> RedisSemanticCache:
+        threshold = config.threshold_for(self._space)
+        return RedisSemanticCache(config, self._store, self._embed, self._verify, self._space, threshold, bounds.steps)
 
     async def _sweep(self) -> None:
         """Remove what has expired, now and then; the other replicas do so too, and none is in another's way."""
@@ -79,13 +86,13 @@ class CacheServer:
             except CacheUnavailableError as error:
                 log.warning("the cache was not swept: %s", error.message)
 
-    async def lookup(self, key: CacheKey) -> CacheLookup:
-        """Decide whether a stored answer serves the key's text."""
-        return await self._cache.lookup(key)
+    async def lookup(self, key: CacheKey, canary: bool = False) -> CacheLookup:
+        """Decide whether a stored answer serves the key's text, by the canary's configuration or by the other."""
+        return await self._caches[canary].lookup(key)
 
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same; None where that cannot be told."""
-        return await self._cache.agree(a, b)
+        return await self._caches[False].agree(a, b)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
         """Embed whole texts for a client."""
@@ -111,31 +118,38 @@ class CacheServer:
 
 
 class ClassifierServer:
-    """The difficulty classifier."""
+    """The difficulty classifier; and a canary's, where that is another."""
 
-    def __init__(self, config: ClassifierConfig) -> None:
-        self._config = config
-        self._classifier = config.build()
+    def __init__(self, config: ClassifierConfig, canary: ClassifierConfig | None = None) -> None:
+        self._configs = (config, canary or config)
+        self._classifiers = _built(*self._configs)
         self._meter = Meter()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Score by another configuration from now on; one that cannot be served is logged, and the old one stays."""
         with kept_if_wrong():
-            config = GatewayConfig.model_validate(user_config["args"]).classifier
-            if config != self._config:
-                self._classifier = await asyncio.to_thread(config.build)
-                self._config = config
+            config = GatewayConfig.model_validate(user_config["args"])
+            configs = (config.classifier, (config.canary_config() or config).classifier)
+            if configs != self._configs:
+                self._classifiers = await asyncio.to_thread(_built, *configs)
+                self._configs = configs
 
-    async def score(self, prompt: str) -> float:
-        """Score a prompt in [0, 1]."""
+    async def score(self, prompt: str, canary: bool) -> float:
+        """Score a prompt in [0, 1], by the canary's model or the other."""
         with self._meter.here():
-            score: float = await self._score(prompt)
+            score: float = await self._score(prompt, canary)
             return score
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
-    async def _score(self, prompts: list[str]) -> list[float]:
+    async def _score(self, prompts: list[str], canary: list[bool]) -> list[float]:
         with self._meter.working(len(prompts)):
-            return [float(score) for score in await asyncio.to_thread(self._classifier.scores, prompts)]
+            scores: dict[int, float] = {}
+            for arm, classifier in enumerate(self._classifiers):
+                places = [i for i, its in enumerate(canary) if its == bool(arm)]
+                if places:
+                    found = await asyncio.to_thread(classifier.scores, [prompts[i] for i in places])
+                    scores |= zip(places, map(float, found), strict=True)
+            return [scores[i] for i in range(len(prompts))]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Serve how many prompts wait for a batch, and the share of the time that one was scored."""
@@ -144,6 +158,12 @@ class ClassifierServer:
     async def status(self) -> PartStatus:
         """Say that the model is loaded."""
         return PartStatus("classifier", "up", {})
+
+
+def _built(config: ClassifierConfig, canary: ClassifierConfig) -> tuple[EncoderClassifier, EncoderClassifier]:
+    """Build both classifiers; one where they are the same."""
+    classifier = config.build()
+    return classifier, classifier if canary == config else canary.build()
 
 
 class TierServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import zlib
 from collections import Counter
 
 import msgspec
@@ -67,6 +68,10 @@ class FaultyUpstream:
             return web.Response(text="<html>It works!</html>", content_type="text/html")
         return None
 
+    async def _pause(self, kind: str, done: float) -> None:
+        """Wait after a piece of an answer, of which such a share is done."""
+        await asyncio.sleep(0.4 if kind == "drip" else 0.005)
+
     async def _answer(self, request: web.Request, body: dict[str, object], kind: str) -> web.StreamResponse:
         pieces = _events(body) if body.get("stream") else _halves(msgspec.json.encode(_completion(body)))
         if kind == "malformed":
@@ -80,9 +85,39 @@ class FaultyUpstream:
                 request.transport.abort()
                 return response
             await response.write(piece)
-            await asyncio.sleep(0.4 if kind == "drip" else 0.005)
+            await self._pause(kind, i / len(pieces))
         await response.write_eof()
         return response
+
+
+class HeldUpstream(FaultyUpstream):
+    """Never fails, but waits in each answer until it is released.
+
+    In the middle; of every other stream already before its first piece.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self._released = asyncio.Event()
+
+    async def hold(self, _: web.Request) -> web.Response:
+        """Wait in the answers from now on."""
+        self._released.clear()
+        return web.json_response({})
+
+    async def release(self, _: web.Request) -> web.Response:
+        """Go on with all answers, and answer at once from now on."""
+        self._released.set()
+        return web.json_response({})
+
+    async def _answer(self, request: web.Request, body: dict[str, object], kind: str) -> web.StreamResponse:
+        if body.get("stream") and zlib.crc32(_prompt(body).encode()) % 2:
+            await self._released.wait()
+        return await super()._answer(request, body, kind)
+
+    async def _pause(self, kind: str, done: float) -> None:
+        if done >= 0.5:
+            await self._released.wait()
 
 
 def answer_to(prompt: str) -> str:

@@ -1,7 +1,8 @@
 """A scripted OpenAI-compatible upstream for benchmarks: it answers at once, and it is no model.
 
 `python -m app.benchmark.upstream PORT`; GET /requests says how many it has answered. With `--faults RATE` it answers
-after a while, or fails: see `FaultyUpstream`; GET /state says how often.
+after a while, or fails: see `FaultyUpstream`; GET /state says how often. With `--held` it waits in its answers until
+POST /release, and again from POST /hold.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import msgspec
 from aiohttp import web
 
-from app.benchmark.faults import FaultyUpstream
+from app.benchmark.faults import FaultyUpstream, HeldUpstream
 
 _WORDS = ["This is the scripted answer of a benchmark. "] * 20
 _HEAD = {"id": "chatcmpl-scripted", "created": 0, "model": "scripted"}
@@ -62,19 +63,22 @@ def _event(choice: dict[str, object] | None) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
-def main(port: int, fault_rate: float | None) -> None:
+def main(port: int, options: list[str]) -> None:
     """Serve until killed."""
     app = web.Application()
-    if fault_rate is None:
+    if not options:
         upstream = _Upstream()
         app.router.add_post("/v1/chat/completions", upstream.complete)
         app.router.add_get("/requests", upstream.count)
     else:
-        faulty = FaultyUpstream(fault_rate)
+        held = HeldUpstream()
+        faulty = held if options[0] == "--held" else FaultyUpstream(float(options[1]))
         app.router.add_post("/v1/chat/completions", faulty.complete)
         app.router.add_get("/state", faulty.state)
-    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None, handler_cancellation=True)
+        app.router.add_post("/hold", held.hold)
+        app.router.add_post("/release", held.release)
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None, handler_cancellation=True, backlog=4096)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[3]) if sys.argv[2:3] == ["--faults"] else None)
+    main(int(sys.argv[1]), sys.argv[2:])

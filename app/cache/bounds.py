@@ -5,7 +5,8 @@
 | `tw:{SCOPE}:b` | hash | checks at the scope's present threshold: `hits`, `hits-wrong`, `near`, `near-wrong` |
 | `tw:bounds`    | hash | SCOPE to its steps, where they are not 0                                      |
 
-`EVERYWHERE` is the scope of all scopes: most have too few hits to say anything by themselves.
+`EVERYWHERE` is the scope of all scopes: most have too few hits to say anything by themselves. `CANARY` is that of all
+scopes of a canary, so that what it does moves no threshold of the others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from app.cache.store import RedisStore
 from app.errors import CacheUnavailableError
 
 EVERYWHERE = "all"
+CANARY = "canary"
 _KEPT_S = 30 * 24 * 3600  # counts of a scope where nothing is checked any more
 _FRESH_S = 2.0
 _FIELDS = ("hits", "hits-wrong", "near", "near-wrong")
@@ -31,12 +33,14 @@ class RedisBounds:
     Args:
         limit: Highest share of wrong hits.
         confidence: Of the interval whose lower end must stay under it.
+        everywhere: Names all scopes together.
     """
 
-    def __init__(self, store: RedisStore, limit: float, confidence: float) -> None:
+    def __init__(self, store: RedisStore, limit: float, confidence: float, everywhere: str = EVERYWHERE) -> None:
         self._store = store
         self._limit = limit
         self._confidence = confidence
+        self._everywhere = everywhere
         self._steps: dict[str, int] = {}
         self._read_at = -_FRESH_S
         self._reading: asyncio.Task[None] | None = None
@@ -45,14 +49,15 @@ class RedisBounds:
         """Return the steps in force for a scope, those of all scopes included; at most seconds old, without waiting."""
         if time.monotonic() - self._read_at >= _FRESH_S and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._refresh())
-        return self._steps.get(scope, 0) + self._steps.get(EVERYWHERE, 0)
+        return self._steps.get(scope, 0) + self._steps.get(self._everywhere, 0)
 
-    async def read(self, scope: str = EVERYWHERE) -> Bound:
-        """Return what is known of a scope.
+    async def read(self, scope: str | None = None) -> Bound:
+        """Return what is known of a scope, or of all.
 
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
+        scope = scope or self._everywhere
         counts = await self._store.run(lambda client: client.hmget(_name(scope), _FIELDS))
         steps = await self._store.run(lambda client: client.hget("tw:bounds", scope))
         hits, hits_wrong, near, near_wrong = (int(count or 0) for count in counts)
@@ -72,7 +77,7 @@ class RedisBounds:
         _, moved = await self._add(scope, kind, correct)
         if not everywhere:
             return await self.read(), (moved, 0)
-        bound, moved_all = await self._add(EVERYWHERE, kind, correct)
+        bound, moved_all = await self._add(self._everywhere, kind, correct)
         return bound, (moved, moved_all)
 
     async def _add(self, scope: str, kind: Kind, correct: bool) -> tuple[Bound, int]:

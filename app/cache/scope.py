@@ -30,7 +30,7 @@ _NEUTRAL = frozenset(
 )
 
 
-def cache_key(body: Mapping[str, Any], tenant: str) -> CacheKey:
+def cache_key(body: Mapping[str, Any], tenant: str, space: str = "") -> CacheKey:
     """Fingerprint a request.
 
     The scope covers the tenant, the model asked for, the system prompt, earlier turns, tools, `response_format`
@@ -39,12 +39,15 @@ def cache_key(body: Mapping[str, Any], tenant: str) -> CacheKey:
 
     Two requests that are the same JSON have the same key, in whatever order their fields come; a field that is null is
     one that is not there, and a parameter of 1.0 is one of 1.
+
+    Args:
+        space: Keeps requests apart from those of another.
     """
     *earlier, last = _with_calls_by_order(body["messages"])
     text = message_text(last)
     options = {key: _number(value) for key, value in body.items() if key not in _NEUTRAL and value is not None}
     frame, mixed = _frame(last)
-    scope = _digest([tenant, options, earlier, frame])
+    scope = _digest([tenant, options, earlier, frame, *([space] if space else [])])
     entry = _digest(unicodedata.normalize("NFC", text).strip())
     return CacheKey(scope, entry, text, semantic=last["role"] == "user" and bool(text.strip()) and not mixed)
 

@@ -145,6 +145,10 @@ class RedisStore:
         self._used: dict[tuple[str, str], float] = {}
         self._flush: asyncio.Task[None] | None = None
 
+    def limited(self, limits: Callable[[str], Limits]) -> RedisStore:
+        """Make another store over the same connections, with limits of its own; the two fail fast together."""
+        return RedisStore(self._client, limits, self._failfast)
+
     def relay(self) -> RedisRelay:
         """Make a FlightRelay over the same connections, which fails fast with them."""
         return RedisRelay(self._client, self._call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from app.bundled import state_dir
 from app.doctor.finding import Finding, State
 from app.errors import ConfigError
-from app.launch import SERVE_ENVIRONMENT, haproxy_binary
+from app.isolation import SERVE_ENVIRONMENT, haproxy_binary
 
 GB = 10**9
 _OPEN_FILES = 65_536  # what cluster.yaml sets; Ray and HAProxy hold several for each request under way
@@ -124,7 +125,8 @@ _EXPORT = "export them before `ray start`, as cluster.yaml does"
 
 
 def _others(environ: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in SERVE_ENVIRONMENT.items() if environ.get(name) != value)
+    lacking = {name: value for name, value in SERVE_ENVIRONMENT.items() if environ.get(name) != value}
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in lacking.items())
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str] | None:

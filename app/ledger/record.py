@@ -11,7 +11,7 @@ from app.errors import GatewayError
 from app.schema import NOBODY, Outcome
 
 STAGES = ("exact", "semantic", "route", "model", "stream", "wait")  # of Outcome.stages
-_NANO = 10**9
+NANO = 10**9
 _LONGEST_ID = 128  # clients choose it
 
 
@@ -35,6 +35,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         error: The code or the type of the failure; `client_gone`.
         prompt: The text of the last user turn, and
         answer: of the answer; only with `ledger.texts`.
+        arm: Of a canary: `stable` or `canary`; empty where none ran.
     """
 
     time: float
@@ -65,16 +66,17 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     error: str = ""
     prompt: str | None = None
     answer: str | None = None
+    arm: str = ""
 
 
 def nano(usd: float) -> int:
     """Return dollars as whole billionths."""
-    return round(usd * _NANO)
+    return round(usd * NANO)
 
 
 def usd(nanos: int) -> float:
     """Return billionths as dollars."""
-    return nanos / _NANO
+    return nanos / NANO
 
 
 def answered(time: float, outcome: Outcome, texts: bool = False) -> Record:
@@ -117,11 +119,12 @@ def answered(time: float, outcome: Outcome, texts: bool = False) -> Record:
         error=outcome.error or ("" if outcome.finished else "client_gone"),
         prompt=outcome.prompt if texts else None,
         answer=_text(body) if texts else None,
+        arm=outcome.arm,
     )
 
 
 def refused(
-    time: float, error: GatewayError, *, request_id: str, tenant: str, endpoint: str, latency_s: float
+    time: float, error: GatewayError, *, request_id: str, tenant: str, endpoint: str, latency_s: float, arm: str = ""
 ) -> Record:
     """Record a request that got an error; its message stays out, since it may quote the request."""
     return Record(
@@ -133,17 +136,19 @@ def refused(
         finished=False,
         status=error.status_code,
         error=error.code or error.type,
+        arm=arm,
     )
 
 
-def audited(time: float, what: str, tenant: str, tier: str, cost_usd: float) -> Record:
+def audited(time: float, what: str, tenant: str, tier: str, cost_usd: float, arm: str = "") -> Record:
     """Record a check of a stored or of a routed answer: what it cost.
 
     Args:
         what: Was checked.
         tier: Whose answer it was.
     """
-    return Record(time=round(time, 6), kind="audit", tenant=tenant, tier=tier, reason=what, cost_usd=_rounded(cost_usd))
+    cost = _rounded(cost_usd)
+    return Record(time=round(time, 6), kind="audit", tenant=tenant, tier=tier, reason=what, cost_usd=cost, arm=arm)
 
 
 def _rounded(dollars: float) -> float:

@@ -10,6 +10,7 @@ The counters of a group in such a time, all of them whole numbers, so that sums 
 | `c:REASON`, `r:ROUTE` | records that the cache decided, or that were routed, so|
 | `s:STAGE`      | microseconds in a stage; `total` is all of them                |
 | `b:STAGE:I`    | records whose stage fell into bucket I of its histogram        |
+| `cost:cost`, `without:without`, `cost:without` | while a canary runs: sums of the products, in square millionths |
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ class Group(NamedTuple):
     model: str
     decision: str
     error: str
+    arm: str = ""
 
 
 def rolled_up(records: Iterable[Record]) -> dict[tuple[str, Group], Counter[str]]:
     """Count records by five minutes and group."""
     found: dict[tuple[str, Group], Counter[str]] = defaultdict(Counter)
     for record in records:
-        group = Group(record.kind, record.tenant, record.tier, record.model, record.cache, record.error)
+        group = Group(record.kind, record.tenant, record.tier, record.model, record.cache, record.error, record.arm)
         _count(found[slot_of(record.time), group], record)
     return found
 
@@ -61,6 +63,11 @@ def _count(counters: Counter[str], record: Record) -> None:
         counters[f"c:{record.reason}"] += 1
     if record.route:
         counters[f"r:{record.route}"] += 1
+    if record.arm:
+        cost, without = round(1e6 * record.cost_usd), round(1e6 * record.without_usd)
+        counters["cost:cost"] += cost * cost
+        counters["without:without"] += without * without
+        counters["cost:without"] += cost * without
     if record.kind == "request":
         for stage, seconds in (("total", record.latency_s), *record.stages.items()):
             counters[f"s:{stage}"] += round(seconds * 1e6)

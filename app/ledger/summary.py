@@ -10,7 +10,7 @@ from app.errors import InvalidRequestError
 from app.ledger.record import usd
 from app.ledger.rollup import Group, quantile
 
-By = Literal["hour", "day", "tenant", "tier", "model", "decision"]
+By = Literal["hour", "day", "tenant", "tier", "model", "decision", "arm"]
 Counted = tuple[str, Group, Mapping[str, int]]  # an hour or a day, a group, and its counters in it
 _TOP = 10
 

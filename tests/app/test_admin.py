@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from app.benchmark.redis_cluster import redis_cluster
 from app.cache import RedisConfig, RedisSemanticCache, RedisStore, cache_key
 from app.cache.admin import CacheAdmin, Row
 from app.cache.bound import Bound, Tally
@@ -19,7 +20,6 @@ from app.cache.store import Limits
 from app.embedded_redis import EmbeddedRedis, free_port
 from app.errors import CacheUnavailableError
 from app.schema import CacheEntry, CacheKey, Embedding
-from tests.cluster import redis_cluster
 from tests.fakes import answer, chat
 
 pytestmark = pytest.mark.redis
@@ -32,7 +32,7 @@ def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("redis")
     with ExitStack() as stack:
         if request.param == "cluster":
-            yield True, stack.enter_context(redis_cluster(folder))
+            yield True, stack.enter_context(redis_cluster(folder)).url
         else:
             yield False, stack.enter_context(EmbeddedRedis(folder, persistent=False)).url
 

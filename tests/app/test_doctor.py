@@ -23,7 +23,7 @@ from app.config import GatewayConfig, read_serve_file
 from app.doctor import Finding, as_lines, diagnose, gateway, gpu, machine
 from app.doctor.redis import Facts, judged, redis_findings
 from app.embedded_redis import EmbeddedRedis, free_port
-from app.launch import SERVE_ENVIRONMENT
+from app.isolation import SERVE_ENVIRONMENT
 from app.tenants import KeyFileTenants
 from tests.fakes import CONFIG, serve_file
 

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from app.api import build_api
 from app.api_ledger import Books
+from app.benchmark.redis_cluster import redis_cluster
 from app.cache import RedisConfig, RedisStore
 from app.embedded_redis import EmbeddedRedis
 from app.errors import CacheUnavailableError, ConfigError
@@ -32,7 +33,6 @@ from app.ledger.writer import LedgerWriter
 from app.operate_ledger import ledger_export, ledger_summary
 from app.schema import PartStatus
 from app.tenants import Tenants, key_hash
-from tests.cluster import redis_cluster
 from tests.fakes import CONFIG, FakeExactCache, FakeProvider, controller, serve_file
 
 pytestmark = pytest.mark.redis
@@ -177,8 +177,8 @@ async def test_everything_expires(ledger: RedisLedger, client: Redis) -> None:
 
 
 async def test_all_of_it_works_on_a_cluster(tmp_path: Path) -> None:
-    with redis_cluster(tmp_path) as url:
-        store = RedisConfig(timeout_s=5, cluster=True).build(url=url)
+    with redis_cluster(tmp_path) as cluster:
+        store = RedisConfig(timeout_s=5, cluster=True).build(url=cluster.url)
         ledger = RedisLedger(store, LedgerConfig())
         await ledger.write("w", 1, [record(1), record(2, "globex")])
         assert await ids(ledger) == ["1", "2"]
@@ -333,6 +333,8 @@ async def test_a_tenant_sees_its_own_figures_alone(http: httpx2.AsyncClient) -> 
         ("recent", ACME, 403),
         ("summary", {}, 401),
         ("summary?by=week", ADMIN, 400),
+        ("compare?tenant=globex", ACME, 403),
+        ("compare?from=yesterday", ADMIN, 400),
         ("summary?from=yesterday", ADMIN, 400),
         ("recent?limit=many", ADMIN, 400),
     ],
@@ -341,6 +343,28 @@ async def test_what_may_not_be_asked_is_refused(
     http: httpx2.AsyncClient, path: str, headers: dict[str, str], status: int
 ) -> None:
     assert (await http.get(f"/v1/ledger/{path}", headers=headers)).status_code == status
+
+
+async def test_the_sides_of_a_canary_are_compared_for_an_operator_and_for_a_tenant(
+    http: httpx2.AsyncClient, ledger: RedisLedger
+) -> None:
+    await ledger.write("w", 1, [record(n, arm=arm) for arm in ("stable", "canary") for n in range(3)])
+    await ledger.write("w", 2, [record(9, "globex", arm="canary", cost_usd=0.4), record(10)])
+    everyone = (await http.get("/v1/ledger/compare", headers=ADMIN)).json()
+    own = (await http.get("/v1/ledger/compare", headers=ACME)).json()
+    assert [everyone["arms"][arm]["requests"] for arm in ("stable", "canary")] == [3, 4]
+    assert [own["arms"][arm]["requests"] for arm in ("stable", "canary")] == [3, 3]
+    assert own["figures"]["cost_usd_per_request"]["canary"] == pytest.approx([0.1, 0.1, 0.1])
+    rows = (await http.get("/v1/ledger/summary?by=arm", headers=ADMIN)).json()["data"]
+    assert {row["arm"]: row["requests"] for row in rows} == {"none": 1, "stable": 3, "canary": 4}
+
+
+async def test_groups_from_before_there_were_canaries_are_still_read(ledger: RedisLedger, client: Redis) -> None:
+    await ledger.write("w", 1, [record(1)])
+    (group,) = await client.smembers(f"tw:{{ledger}}:h:{slot_of(NOW)}")
+    assert group == b'["request","acme","mid","medium","miss",""]'
+    await ledger.write("w", 2, [record(2, arm="stable")])
+    assert (await total(ledger))["requests"] == 2
 
 
 async def test_the_latest_requests_say_why_and_never_what(http: httpx2.AsyncClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ray.serve.schema import (
 )
 
 from app.config import GatewayConfig, read_serve_file
-from app.launch import SERVE_ENVIRONMENT
+from app.isolation import SERVE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster.yaml"
@@ -230,7 +231,7 @@ def test_no_replica_runs_on_the_head(cluster: dict[str, Any]) -> None:
 
 
 def test_ray_starts_with_the_settings_of_tierwise_serve_on_every_node(cluster: dict[str, Any]) -> None:
-    head, worker = (command.split() for command in start_commands(cluster))
+    head, worker = map(shlex.split, start_commands(cluster))
     settings = {f"{name}={value}" for name, value in SERVE_ENVIRONMENT.items()}
     assert settings <= set(head)
     assert settings <= set(worker)

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from app import kuberay, launch
+from app import isolation, kuberay
 from app.cache import RedisConfig
 from app.config import GatewayConfig, read_serve_file
-from app.launch import SERVE_ENVIRONMENT
+from app.isolation import SERVE_ENVIRONMENT
 from app.tenants import KeyFileTenants
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_a_pod_has_the_time_that_a_replica_takes_to_end_what_it_has_begun() -> N
 def test_the_gateway_before_it_deletes_the_headers_that_haproxy_deletes_elsewhere() -> None:
     (rule,) = of_kind("HTTPRoute")["spec"]["rules"]
     (modifier,) = [f["requestHeaderModifier"] for f in rule["filters"] if f["type"] == "RequestHeaderModifier"]
-    assert set(modifier["remove"]) == set(re.findall(r"del-header (\S+?)\\?\n", launch._HAPROXY.replace("/'", "\n")))
+    assert set(modifier["remove"]) == set(re.findall(r"del-header (\S+?)\\?\n", isolation._HAPROXY.replace("/'", "\n")))
     assert {match["path"]["value"] for match in rule["matches"]} == {"/v1", "/healthz"}
 
 

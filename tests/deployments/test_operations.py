@@ -12,7 +12,7 @@ import yaml
 
 from app.api import _readiness
 from app.cli import app
-from app.launch import _HAPROXY
+from app.isolation import _HAPROXY
 from app.schema import PartStatus
 from deployments import telemetry
 

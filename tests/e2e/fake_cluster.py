@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import yaml
 
 from app.config import read_serve_file
 from app.embedded_redis import free_port
-from app.launch import SERVE_ENVIRONMENT, Launcher
+from app.isolation import Isolation
 
 _HEAD = "f" * 51 + "00000"
 # Seconds in place of the minutes that production takes for the same decisions.
@@ -45,50 +42,33 @@ class FakeCluster:
 
     def __init__(self, path: Path, max_nodes: int) -> None:
         self._path = path
-        self._mark = uuid.uuid4().hex
-        self._launcher = Launcher(read_serve_file(path), print, path.parent / "state")
+        self._isolation = Isolation()
         self._state: dict[str, Any] = {}
         self._driver: subprocess.Popen[str] | None = None
         self._max_nodes = max_nodes
 
     def __enter__(self) -> Self:
-        isolated = self._launcher._isolation()
         port = free_port()
-        self._environment = {
-            **os.environ,
-            **SERVE_ENVIRONMENT,
+        environment = {
+            **self._isolation.open(read_serve_file(self._path).host),
             **_QUICK,
-            **isolated,
             "RAY_ADDRESS": f"127.0.0.1:{port}",
             "RAY_AUTH_MODE": "disabled",
             "RAY_FAKE_CLUSTER": "1",
             "RAY_enable_autoscaler_v2": "1",
-            "TIERWISE_RUN_ID": self._mark,
         }
         scaling = self._path.parent / "cluster.yaml"
         scaling.write_text(yaml.safe_dump(self._nodes(port)))
         head = {"RAY_CLOUD_INSTANCE_ID": _HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD}
-        command = [
-            sys.executable,
-            "-c",
-            _RAY,
-            "start",
-            "--head",
-            f"--port={port}",
-            "--num-cpus=4",
-            "--num-gpus=0",
-            "--labels=pool=cpu",
-        ]
-        command += [
-            "--include-dashboard=false",
-            f"--temp-dir={isolated['RAY_TMPDIR']}",
-            f"--autoscaling-config={scaling}",
-        ]
-        command += ["--object-store-memory=100000000"]
+        options = f"""
+            --head --port={port} --num-cpus=4 --num-gpus=0 --labels=pool=cpu --include-dashboard=false
+            --temp-dir={self._isolation.folder} --autoscaling-config={scaling} --object-store-memory=100000000
+        """
+        command = [sys.executable, "-c", _RAY, "start", *options.split()]
         try:
-            subprocess.run(command, env=self._environment | head, check=True, capture_output=True, timeout=120)
+            subprocess.run(command, env=environment | head, check=True, capture_output=True, timeout=120)
             driver = [sys.executable, str(Path(__file__).with_name("fake_cluster_driver.py")), str(self._path)]
-            self._driver = subprocess.Popen(driver, env=self._environment, stdout=subprocess.PIPE, text=True)
+            self._driver = subprocess.Popen(driver, env=environment, stdout=subprocess.PIPE, text=True)
             self._reader = threading.Thread(target=self._read, args=(self._driver,))
             self._reader.start()
         except BaseException:
@@ -151,19 +131,7 @@ class FakeCluster:
                 self._state = state
 
     def _sweep(self) -> None:
-        for force in (False, True):
-            left = [process for process in psutil.process_iter() if self._ours(process)]
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill() if force else process.terminate()
-            psutil.wait_procs(left, timeout=5)
+        self._isolation.close()
         if self._driver is not None:
             self._reader.join()
             self._driver.communicate(timeout=10)
-        self._launcher.stop()
-
-    def _ours(self, process: psutil.Process) -> bool:
-        try:
-            return bool(process.environ().get("TIERWISE_RUN_ID") == self._mark)
-        except psutil.Error:
-            return False

@@ -56,6 +56,18 @@ def test_neither_a_change_nor_a_redeploy_nor_a_stop_loses_a_request(tmp_path: Pa
             assert eventually(lambda: {"auto", "gpt-4o"} <= clients.models(), 10)
             assert _replicas(api) == before
 
+            assert clients.arm() is None
+            arguments["canary"] = {"tenants": ["default"], "changes": {"auto_models": ["auto", "gpt-4o", "next"]}}
+            assert changed() == Applied(["canary"], [])
+            assert eventually(lambda: clients.arm("next") == "canary", 10)
+            arguments["canary"]["share"] = 0.0
+            assert changed() == Applied(["canary"], [])
+            assert eventually(lambda: clients.arm() == "stable", 10)
+            del arguments["canary"]
+            assert changed() == Applied(["canary"], [])
+            assert eventually(lambda: clients.arm() is None, 10)
+            assert _replicas(api) == before
+
             arguments["tiers"][0]["max_score"] = 0.9
             with pytest.raises(ConfigError, match="max_score"):
                 changed()
@@ -100,6 +112,16 @@ class Clients:
     def models(self) -> set[str]:
         """List what may be asked for."""
         return {model.id for model in self._client.models.list()}
+
+    def arm(self, model: str = "auto") -> str | None:
+        """Ask, and say which side of a canary answered; None where there is none, or no such model."""
+        try:
+            raw = self._client.chat.completions.with_raw_response.create(
+                model=model, messages=[{"role": "user", "content": "which side?"}]
+            )
+        except openai.NotFoundError:
+            return None
+        return raw.headers.get("x-tierwise-canary")
 
     def ask(self, text: str) -> None:
         """Ask what the cache does not know, and note what comes."""
