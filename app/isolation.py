@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 
-from app.embedded_redis import free_port
 from app.errors import ConfigError
 from app.ports import PortBlock
 
@@ -92,8 +91,6 @@ class Isolation:
             "RAY_ADDRESS": "local",
             "RAY_TMPDIR": str(self.folder),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self.folder),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             **{f"RAY_SERVE_HAPROXY_{key}": str(self.folder / name) for key, name in haproxy.items()},
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
             **self._ports.environment(),

@@ -46,7 +46,9 @@ class PortBlock:
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self.first),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(half - 1),
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(half),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(last - 3),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(last - 5),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(last - 4),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(last - 3),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(last - 2),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(last - 1),
         }

@@ -61,13 +61,13 @@ def placed_as(application: Application, server: type, **size: Any) -> Applicatio
 
 def main() -> None:
     """Place two replicas and a slice, then ask for a third replica."""
+    ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)  # else the first line below does it
     model = bind_local_llm(LocalLLMConfig(model="mistralai/Mistral-7B-Instruct-v0.3", gpu_fraction=_PART), "Tier-local")
     target = {"model": "m", "api_key_env": None}
     tiers = [{"name": "top", "max_score": 1.0, "targets": [target]}]
     graph = build_app(GatewayConfig.model_validate({"tiers": tiers, "classifier": {"gpu_fraction": _SLICE}}))
     classifier = graph._bound_deployment.init_args[2]
 
-    ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
     serve.start(proxy_location="Disabled")
     handle = serve.run(placed_as(model, Model, num_replicas=2), name="local", route_prefix=None)
     scorer = serve.run(placed_as(classifier, Scorer), name="classifier", route_prefix=None)

@@ -44,6 +44,8 @@ def config(tmp_path: Path, upstream: Upstream) -> Path:
     arguments = raw["applications"][0]["args"]
     arguments["tenants"] = {"kind": "keys", "file": str(tmp_path / "tenants.keys")}
     arguments["budgets"] = BUDGETS
+    arguments["cache"] = {**arguments.get("cache", {}), "audit": {"share": 0.0}}  # a check is a record too
+    arguments["routing"] = {**arguments.get("routing", {}), "quality": {"share": 0.0}}
     for tier in arguments["tiers"]:
         tier["targets"][0]["base_url"] = upstream.url
     lines = [f"{key_hash(key)} {name}{' admin' if name == 'ops' else ''}\n" for name, key in KEYS.items()]

@@ -6,7 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx2
 import pytest
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.serve
 GPU_NODES = 2
 # Two replicas a GPU, as the local model's; seconds in place of minutes.
 LOCAL = {"num_cpus": 0.1, "num_gpus": 0.5}
-QUICK = {"upscale_delay_s": 0.5, "downscale_delay_s": 3, "look_back_period_s": 3}
+QUICK = {"upscale_delay_s": 0.5, "downscale_delay_s": 3, "look_back_period_s": 3, "metrics_interval_s": 0.5}
 
 
 def configuration(upstream: str) -> dict[str, Any]:
@@ -61,13 +62,13 @@ def configuration(upstream: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    """An upstream that takes half a second for an answer."""
-    with Upstream(Script(hang_s=0.5)) as running:
+    """An upstream that takes two seconds for an answer: many requests under way, and few to score."""
+    with Upstream(Script(hang_s=2)) as running:
         yield running
 
 
 class Clients:
-    """Clients that ask easy questions, one after the other each.
+    """Clients that ask easy questions, one after the other each, until the `with` block ends.
 
     Attributes:
         answered: How many requests were answered by which tier for which reason.
@@ -80,6 +81,14 @@ class Clients:
         self._url = url
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
     def start(self, number: int) -> None:
         """Start so many."""
@@ -127,8 +136,8 @@ def test_replicas_and_nodes_follow_the_load_from_zero_and_back_and_nothing_is_lo
     raw = configuration(upstream.url)
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(raw))
-    clients = Clients(f"http://127.0.0.1:{raw['http_options']['port']}")
-    with FakeCluster(path, GPU_NODES) as cluster:
+    url = f"http://127.0.0.1:{raw['http_options']['port']}"
+    with FakeCluster(path, GPU_NODES) as cluster, Clients(url) as clients:
         assert eventually(lambda: clients.state("tier-mid") == "up", 120), "the gateway did not start"
         assert (clients.state("tier-local"), cluster.replicas("Tier-local"), cluster.nodes) == ("asleep", 0, 1)
 
