@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
-from app import bundled
-from app.errors import ConfigError, GatewayError
+from app import cli_bench
+from app.console import LOCAL, PRODUCTION, JsonFile, console, prepared, report, say, write
+from app.errors import GatewayError
 from app.tenants import key_hash
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -26,27 +23,16 @@ train_app = typer.Typer(no_args_is_help=True, help="Train the models that Tierwi
 calibrate_app = typer.Typer(no_args_is_help=True, help="Set thresholds by a bound, on your own data.")
 cache_app = typer.Typer(no_args_is_help=True, help="Look into the cache, and move it.")
 ledger_app = typer.Typer(no_args_is_help=True, help="What was asked, decided and spent.")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure, and print the README's tables.")
 app.add_typer(train_app, name="train")
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(cache_app, name="cache")
 app.add_typer(ledger_app, name="ledger")
-app.add_typer(bench_app, name="bench")
+app.add_typer(cli_bench.app, name="bench")
 
-_console = Console(stderr=True, highlight=False)
-
-
-def _say(line: str) -> None:
-    _console.print(f"tierwise: {line}", soft_wrap=True, markup=False)
-
-
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Whose cache, classifier and tiers to use.")]
 Tenant = Annotated[str | None, typer.Option(help="Of this tenant alone.")]
 Since = Annotated[str | None, typer.Option("--from", help="A day or a time, UTC; by default 24 hours earlier.")]
 Until = Annotated[str | None, typer.Option("--until", help="A day or a time, UTC, not included; by default now.")]
-LOCAL = Path("configs/local.yaml")
-PRODUCTION = Path("configs/production.yaml")
 
 
 @app.command()
@@ -56,8 +42,8 @@ def serve(config: Annotated[Path, typer.Argument(help="A file of configs/.")] = 
     from app.launch import Launcher
 
     file = read_serve_file(config)
-    prepare()
-    launcher = Launcher(file, _say)
+    prepared()
+    launcher = Launcher(file, say)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)  # set, so that a shell's `&` does not make us and our children deaf to it
     try:
@@ -65,7 +51,7 @@ def serve(config: Annotated[Path, typer.Argument(help="A file of configs/.")] = 
         print(_READY.format(url=file.url), flush=True)
         launcher.watch()
     except KeyboardInterrupt:
-        _say("stopping")
+        say("stopping")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         launcher.stop()
@@ -81,23 +67,15 @@ def apply(
     """Give a running gateway a changed configuration; replicas restart only for what they hold from their start."""
     from app.apply import apply as apply_file
 
-    applied = apply_file(config, address, _say)
-    _say(f"changed: {', '.join(applied.changed) or 'nothing'}")
-    _say("replicas were replaced" if applied.restarted else "no replica was restarted")
+    applied = apply_file(config, address, say)
+    say(f"changed: {', '.join(applied.changed) or 'nothing'}")
+    say("replicas were replaced" if applied.restarted else "no replica was restarted")
 
 
 @app.command()
 def prepare() -> None:
     """Prepare the bundled models; done once."""
-    names = bundled.missing()
-    if not names:
-        return
-    with _console.status(f"preparing {', '.join(names)} (once, about a minute)"):
-        # in a process of its own, so that torch's memory goes back
-        done = subprocess.run([sys.executable, "-m", "app.bundled"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f"preparing {', '.join(names)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    _say(f"prepared {', '.join(names)} in {bundled.state_dir()}")
+    prepared()
 
 
 @app.command()
@@ -137,8 +115,8 @@ def cache_eval(
     """Play a stream of prompts through the real cache decision; a miss is stored under its id."""
     from app.evaluation import evaluate_cache
 
-    prepare()
-    _report(evaluate_cache(stream, out, config), json_file)
+    prepared()
+    report(evaluate_cache(stream, out, config), json_file)
 
 
 @app.command("cache-pairs")
@@ -150,8 +128,8 @@ def cache_pairs(
     """Decide labelled pairs: the same ones that are served and the different ones refused, by kind and by reason."""
     from app.pair_evaluation import evaluate_pairs
 
-    prepare()
-    _report(evaluate_pairs(pairs, config), json_file)
+    prepared()
+    report(evaluate_pairs(pairs, config), json_file)
 
 
 @app.command("route-eval")
@@ -164,8 +142,8 @@ def route_eval(
     """Score prompts with the real classifier and name the tier of each."""
     from app.evaluation import evaluate_routing
 
-    prepare()
-    _report(evaluate_routing(prompts, out, config), json_file)
+    prepared()
+    report(evaluate_routing(prompts, out, config), json_file)
 
 
 @app.command()
@@ -185,9 +163,27 @@ def replay(
     """What the gateway would have saved on logs of yours, and got wrong: simulated here, nothing is sent anywhere."""
     from app.replay.command import replay as play
 
-    prepare()
+    prepared()
     play(logs, config, columns, out, json_file, write_config, redact)
-    _say(f"the report is in {out}")
+    say(f"the report is in {out}")
+
+
+@app.command("plan")
+def plan(
+    rps: Annotated[list[float] | None, typer.Option(min=0.01, help="Requests a second; can be repeated.")] = None,
+    config: Annotated[Path, typer.Option(help="Whose tiers and prices to use.")] = PRODUCTION,
+    service_times: Annotated[
+        Path | None, typer.Option(help="Made by `tierwise bench service-times`; by default those that are shipped.")
+    ] = None,
+    assumptions: Annotated[Path | None, typer.Option(help="YAML with other `traffic` and `machines`.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """What a load takes: replicas, nodes, shards of Redis, GPUs, dollars; what runs out first; how long it waits."""
+    from app.planning.command import SHIPPED, planned
+
+    figures, shown = planned(rps or [10, 1000, 100_000], config, service_times or SHIPPED, assumptions)
+    print(shown)
+    write(figures, json_file)
 
 
 @train_app.command("classifier")
@@ -205,8 +201,8 @@ def train_classifier(
     from app.classifier.encoder import WEIGHTS
     from app.classifier.train import train
 
-    prepare()
-    _report(train(data, out or WEIGHTS, base, seed, passes, say=_say), json_file)
+    prepared()
+    report(train(data, out or WEIGHTS, base, seed, passes, say=say), json_file)
 
 
 @train_app.command("verifier")
@@ -226,12 +222,12 @@ def train_verifier(
     from app.cache.verifier import BUNDLED
     from app.embedding import SentenceTransformersConfig
 
-    prepare()
+    prepared()
     threads = os.cpu_count() or 1
     tempering = (
         SentenceTransformersConfig(kind="sentence-transformers", model=teacher, threads=threads) if teacher else None
     )
-    _report(train(data, out or BUNDLED, pairs, seed, passes, tempering, _say), json_file)
+    report(train(data, out or BUNDLED, pairs, seed, passes, tempering, say), json_file)
 
 
 @calibrate_app.command("router")
@@ -252,7 +248,7 @@ def calibrate_router(
     """Pick the cheapest cut points that keep a share of the top tier's quality, by its lower confidence bound."""
     from app.router_evaluation import calibrate
 
-    _report(calibrate(outcomes, quality, budget, confidence, out, plot, config), json_file)
+    report(calibrate(outcomes, quality, budget, confidence, out, plot, config), json_file)
 
 
 @calibrate_app.command("cache")
@@ -271,7 +267,7 @@ def calibrate_cache(
     """Pick the loosest cache threshold whose false-hit rate stays under a limit, by its upper confidence bound."""
     from app.evaluation import calibrate_cache as calibrate
 
-    _report(calibrate(pairs, max_error_rate, confidence, out, config), json_file)
+    report(calibrate(pairs, max_error_rate, confidence, out, config), json_file)
 
 
 @cache_app.command("stats")
@@ -279,7 +275,7 @@ def cache_stats(config: ConfigFile = LOCAL, tenant: Tenant = None, json_file: Js
     """Count scopes, entries, vectors and bytes, by tenant."""
     from app.operate import cache_stats
 
-    _report(cache_stats(config, tenant), json_file)
+    report(cache_stats(config, tenant), json_file)
 
 
 @cache_app.command("export")
@@ -291,7 +287,7 @@ def cache_export(
     """Write every entry with its vectors to a file."""
     from app.operate import cache_export
 
-    _say(f"{cache_export(config, file, tenant)} entries in {file}")
+    say(f"{cache_export(config, file, tenant)} entries in {file}")
 
 
 @cache_app.command("import")
@@ -301,8 +297,8 @@ def cache_import(
     """Store the entries of a file for as long as each had left."""
     from app.operate import cache_import
 
-    done = cache_import(config, file, _say)
-    _say(f"{done.stored} entries stored, {done.expired} had expired, {done.bad} lines were not readable")
+    done = cache_import(config, file, say)
+    say(f"{done.stored} entries stored, {done.expired} had expired, {done.bad} lines were not readable")
 
 
 @cache_app.command("clear")
@@ -316,7 +312,7 @@ def cache_clear(
 
     if not yes:
         typer.confirm(f"Evict all answers {f'of {tenant}' if tenant else 'of every tenant'}?", abort=True)
-    _say(f"{cache_clear(config, tenant)} entries evicted")
+    say(f"{cache_clear(config, tenant)} entries evicted")
 
 
 @ledger_app.command("summary")
@@ -331,7 +327,7 @@ def ledger_summary(
     """Sum up requests, decisions, cost, savings, latency and errors of a period."""
     from app.operate_ledger import ledger_summary
 
-    _report(ledger_summary(config, since, until, by, tenant), json_file)
+    report(ledger_summary(config, since, until, by, tenant), json_file)
 
 
 @ledger_app.command("compare")
@@ -348,7 +344,7 @@ def ledger_compare(
 
     figures = ledger_comparison(config, since, until, tenant)
     print(table(figures))
-    _write(figures, json_file)
+    write(figures, json_file)
 
 
 @ledger_app.command("export")
@@ -361,213 +357,7 @@ def ledger_export(
     """Write the records of a period to a file or to a database."""
     from app.operate_ledger import ledger_export
 
-    _say(f"{ledger_export(config, to, since, until)} records exported")
-
-
-@bench_app.command("overhead")
-def bench_overhead(json_file: JsonFile = None, seconds: float = 5.0) -> None:
-    """What Tierwise adds to an answer: exact hit, semantic hit and miss, before a scripted upstream."""
-    from app.benchmark.overhead import measure
-
-    prepare()
-    _report(measure(seconds, _say), json_file)
-
-
-@app.command("plan")
-def plan(
-    rps: Annotated[list[float] | None, typer.Option(min=0.01, help="Requests a second; can be repeated.")] = None,
-    config: Annotated[Path, typer.Option(help="Whose tiers and prices to use.")] = PRODUCTION,
-    service_times: Annotated[
-        Path | None, typer.Option(help="Made by `tierwise bench service-times`; by default those that are shipped.")
-    ] = None,
-    assumptions: Annotated[Path | None, typer.Option(help="YAML with other `traffic` and `machines`.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """What a load takes: replicas, nodes, shards of Redis, GPUs, dollars; what runs out first; how long it waits."""
-    from app.planning.command import SHIPPED, planned
-
-    figures, shown = planned(rps or [10, 1000, 100_000], config, service_times or SHIPPED, assumptions)
-    print(shown)
-    _write(figures, json_file)
-
-
-@bench_app.command("peers")
-def bench_peers(json_file: JsonFile = None, seconds: float = 5.0) -> None:
-    """Tierwise beside LiteLLM's proxy and a bare FastAPI pass-through: requests a second, latency, CPU, memory."""
-    from app.benchmark.peers import measure
-
-    prepare()
-    _report(measure(seconds, _say), json_file)
-
-
-@bench_app.command("chaos")
-def bench_chaos(
-    requests: Annotated[int, typer.Option(min=100)] = 5000,
-    faults: Annotated[float, typer.Option(min=0, max=1, help="Share of the upstream calls that fail.")] = 0.1,
-    json_file: JsonFile = None,
-) -> None:
-    """Upstreams that fail and parts that are killed: what Tierwise answers, beside a bare `openai` client."""
-    from app.benchmark.chaos import measure
-
-    prepare()
-    _report(measure(requests, faults, _say), json_file)
-
-
-@bench_app.command("survive")
-def bench_survive(
-    requests: Annotated[int, typer.Option(min=10, help="In flight at each kill.")] = 2000,
-    parts: Annotated[list[str] | None, typer.Option("--part", help="Kill this alone; can be repeated.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Kill each of five parts of a cluster of three nodes: how many of the requests in flight are lost."""
-    from app.benchmark.survive import measure, table
-
-    prepare()
-    figures = measure(requests, _say, parts)
-    print(table(figures))
-    _write(figures, json_file)
-
-
-@bench_app.command("cache")
-def bench_cache(
-    entries: Annotated[int, typer.Option(min=1, help="In one scope.")] = 100_000,
-    answer_chars: Annotated[int, typer.Option(min=1, help="Of each stored answer.")] = 504,
-    json_file: JsonFile = None,
-) -> None:
-    """The semantic cache with many entries in one scope: lookups by stage, memory, recall."""
-    from app.benchmark.cache import measure
-
-    prepare()
-    _report(measure(entries, answer_chars, _say), json_file)
-
-
-@bench_app.command("service-times")
-def bench_service_times(
-    seconds: Annotated[float, typer.Option(min=1, help="Of each kind of request and of each load.")] = 10,
-    json_file: JsonFile = None,
-) -> None:
-    """CPU time by part and kind of request, for `tierwise plan`, and how long answers take at three loads."""
-    from app.benchmark.service_times import measure
-
-    prepare()
-    _report(measure(seconds, _say), json_file)
-
-
-@bench_app.command("soak")
-def bench_soak(
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 60,
-    load: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Share of the capacity that is measured first.")
-    ] = 0.7,
-    plot: Annotated[Path | None, typer.Option(help="Where the graph goes, as PNG.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """A steady load for a long time: what grows, and whether it slows down."""
-    from app.benchmark import soak
-
-    prepare()
-    figures = soak.measure(minutes, load, _say)
-    if plot is not None:
-        soak.plot(figures, plot)
-    _report(figures, json_file)
-
-
-@bench_app.command("log")
-def bench_log(
-    file: Annotated[Path, typer.Argument(help="JSONL, for `tierwise replay`.")],
-    requests: Annotated[int, typer.Option(min=1, help="In its month.")] = 20_000,
-    distinct: Annotated[bool, typer.Option("--distinct", help="Number the prompts, so that each is another.")] = False,
-) -> None:
-    """A month's log of our own making: 1,344 product prompts, some asked often, all sent to gpt-4-32k."""
-    from app.benchmark.log import write_log
-
-    _report(write_log(file, requests, distinct), None)
-
-
-@bench_app.command("dashboard")
-def bench_dashboard(
-    port: Annotated[int, typer.Option(help="On loopback.")] = 8001,
-    picture: Annotated[Path | None, typer.Option(help="Take a PNG with Chromium, and end.")] = None,
-) -> None:
-    """The dashboard over a generated month, to look at; nothing on it is measured."""
-    from app.benchmark.dashboard import show
-
-    with suppress(KeyboardInterrupt):
-        asyncio.run(show(port, picture))
-
-
-@bench_app.command("shape")
-def bench_shape(
-    tasks: Annotated[int | None, typer.Option(min=1, help="Ask fewer of them, for a quick look.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
-    target_url: Annotated[
-        str | None, typer.Option(help="A gateway that runs, with these profiles; its key in TIERWISE_API_KEY.")
-    ] = None,
-    config: Annotated[Path, typer.Option("--config", help="Whose profiles and first tier to use.")] = Path(
-        "configs/shape.yaml"
-    ),
-    out: Annotated[Path | None, typer.Option(help="Where the answers go, as JSONL.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Answers of the local model with and without a profile: output tokens, how many are valid and how many correct."""
-    from app.benchmark.shape import measure, table
-
-    prepare()
-    figures = measure(_say, config, tasks, concurrency, target_url, out)
-    print(table(figures))
-    _write(figures, json_file)
-
-
-@bench_app.command("router")
-def bench_router(
-    dev: Annotated[
-        list[Path],
-        typer.Argument(
-            help="JSONL rows with a `prompt`, the `tier` it needs, what tiers' answers were worth: files, folders."
-        ),
-    ],
-    train: Annotated[
-        list[Path] | None,
-        typer.Option(help="What the learning baselines learn from: a file or a folder; can be repeated."),
-    ] = None,
-    scores: Annotated[
-        list[Path] | None,
-        typer.Option(help='Another router\'s rows {"prompt", "score"}, cut at 0.3 and 0.7; can be repeated.'),
-    ] = None,
-    config: Annotated[Path, typer.Option(help="Whose classifier, tiers and prices to use.")] = PRODUCTION,
-    json_file: JsonFile = None,
-) -> None:
-    """The classifier on prompts with known outcomes, beside chance, length, key words and learning baselines."""
-    from app.benchmark.router import measure
-    from app.benchmark.router_table import TABLE_WIDTH, table
-
-    prepare()
-    figures = measure(dev, train or [], scores or [], config, _say)
-    _report(figures, json_file)
-    Console(stderr=True, width=TABLE_WIDTH).print(table(figures))
-
-
-@bench_app.command("case-study")
-def bench_case_study(
-    requests: Annotated[int, typer.Option(min=100)] = 20_000,
-    speed: Annotated[
-        float, typer.Option(min=1, help="How much faster than the machine's clock the case's clock runs.")
-    ] = 10.0,
-    seed: int = 0,
-    data: Annotated[
-        Path | None, typer.Option(help="Prompts of known meaning; by default ../shared/data, else our own.")
-    ] = None,
-    log: Annotated[Path | None, typer.Option(help="Where the log of the run without Tierwise goes.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """A case of cost and latency, played with and without Tierwise before scripted models; what replay said of it."""
-    from app.benchmark.case_study.command import DATA, measure
-    from app.benchmark.case_study.table import TABLE_WIDTH, table
-
-    prepare()
-    figures = measure(requests, speed, seed, data or (DATA if DATA.is_dir() else None), log, _say)
-    Console(width=TABLE_WIDTH).print(table(figures))
-    _write(figures, json_file)
+    say(f"{ledger_export(config, to, since, until)} records exported")
 
 
 def main() -> None:
@@ -575,18 +365,8 @@ def main() -> None:
     try:
         app()
     except GatewayError as error:
-        _console.print(f"error: {error.message}", style="red", soft_wrap=True, markup=False)
+        console.print(f"error: {error.message}", style="red", soft_wrap=True, markup=False)
         sys.exit(1)
-
-
-def _report(figures: dict[str, Any], json_file: Path | None) -> None:
-    print(json.dumps(figures, indent=2))
-    _write(figures, json_file)
-
-
-def _write(figures: dict[str, Any], json_file: Path | None) -> None:
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:

@@ -70,7 +70,7 @@ class ThreeNodes:
         """End everything."""
         if self._ray is not None:
             self._ray.kill()
-            self._ray.wait()
+            self._ray.communicate()
         self._isolation.close()
 
     def kill(self, part: str) -> None:
