@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -159,13 +160,17 @@ def replay(
         Path | None, typer.Option("--write-config", help="The configuration with the best settings goes here.")
     ] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Write no text of any prompt.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="A PNG of the report's top, taken with Chromium.")] = None,
 ) -> None:
     """What the gateway would have saved on logs of yours, and got wrong: simulated here, nothing is sent anywhere."""
+    from app.browser import photograph
     from app.replay.command import replay as play
 
     prepared()
     play(logs, config, columns, out, json_file, write_config, redact)
     say(f"the report is in {out}")
+    if picture is not None:
+        asyncio.run(photograph(out.absolute().as_uri(), picture, "svg", _PICTURE_PX))
 
 
 @app.command("plan")
@@ -373,6 +378,7 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+_PICTURE_PX = 1500
 _READY = """
 Tierwise is ready at {url}   (Ctrl-C stops it)
 

@@ -22,12 +22,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api_dashboard import add_dashboard
+from app.browser import photograph
 from app.cache import RedisConfig, RedisStore
 from app.cache.bounds import EVERYWHERE, RedisBounds
 from app.config import GatewayConfig
 from app.dashboard import Dashboard
 from app.embedded_redis import EmbeddedRedis
-from app.errors import ConfigError
 from app.ledger.calls import CallCounts
 from app.ledger.record import Record, audited
 from app.ledger.rollup import SLOT_S
@@ -84,7 +84,7 @@ async def show(port: int, picture: Path | None) -> None:
             print(f"{url}/dashboard shows generated data; Ctrl-C ends it", flush=True)
             await asyncio.Event().wait()
         else:
-            await _photograph(url, picture)
+            await photograph(f"{url}/dashboard", picture, "#status[data-state=live]")
 
 
 @asynccontextmanager
@@ -101,21 +101,6 @@ async def _served(port: int) -> AsyncIterator[str]:
         server.should_exit = True
         await serving
         await store.close()
-
-
-async def _photograph(url: str, picture: Path) -> None:
-    try:
-        from playwright.async_api import async_playwright
-    except ImportError as error:
-        raise ConfigError(f"a picture takes Playwright: pip install 'tierwise[test]' ({error})") from error
-    from app.benchmark.browser import chromium
-
-    async with async_playwright() as playwright, chromium(playwright) as browser:
-        page = await browser.new_page(viewport={"width": 1360, "height": 900}, color_scheme="light")
-        await page.goto(f"{url}/dashboard")
-        await page.wait_for_selector("#status[data-state=live]")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        await page.screenshot(path=picture, full_page=True)
 
 
 async def fill(store: RedisStore, now: float) -> None:

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from app.api import build_api
-from app.benchmark.browser import chromium
+from app.browser import chromium
 from app.cache import RedisConfig, RedisStore
 from app.cache.bounds import EVERYWHERE, RedisBounds
 from app.config import GatewayConfig
