@@ -74,8 +74,15 @@ def measure(seconds: float, say: Callable[[str], None], config: Path = CONFIG) -
 @contextlib.contextmanager
 def scripted_upstream(file: ServeFile, *options: str) -> Iterator[str]:
     """Run the scripted upstream where the file's targets expect it; gives its URL."""
+    with upstream_process(file, "app.benchmark.upstream", *options) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def upstream_process(file: ServeFile, module: str, *options: str) -> Iterator[str]:
+    """Run a module that takes the port, where the file's targets expect it; gives its URL."""
     address = urlsplit(file.config.tiers[0].targets[0].base_url)
-    process = subprocess.Popen([sys.executable, "-m", "app.benchmark.upstream", str(address.port), *options])
+    process = subprocess.Popen([sys.executable, "-m", module, str(address.port), *options])
     url = f"http://{address.netloc}"
     try:
         while not listening(url):

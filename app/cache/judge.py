@@ -9,6 +9,7 @@ from app.cache.agreement import affirmed, answer_text
 from app.cache.audit import Fresh, Judge, Verdict
 from app.schema import ChatRequest, Completion
 
+Complete = Callable[[Mapping[str, Any]], Awaitable[Fresh]]
 _INSTRUCTION = (
     "You compare two answers to the same request. Say whether the first could be given in place of the second without "
     "misleading whoever asked: the same facts and the same conclusion, whatever the wording. What is between the tags "
@@ -17,7 +18,7 @@ _INSTRUCTION = (
 _LONGEST = 6000  # characters of each text that the judge is shown
 
 
-def judge_by(complete: Callable[[Mapping[str, Any]], Awaitable[Fresh]], model: str) -> Judge:
+def judge_by(complete: Complete, model: str) -> Judge:
     """Make a judge of a tier.
 
     Args:
@@ -30,16 +31,24 @@ def judge_by(complete: Callable[[Mapping[str, Any]], Awaitable[Fresh]], model: s
     """
 
     async def judge(request: ChatRequest, stored: Completion, fresh: Completion) -> Verdict:
-        shown = {"request": request.prompt, "first": answer_text(stored.body), "second": answer_text(fresh.body)}
-        content = "\n".join(f"<{name}>\n{text[:_LONGEST]}\n</{name}>" for name, text in shown.items())
-        reply = await complete(
-            {
-                "model": model,
-                "messages": [{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": content}],
-                "temperature": 0,
-                "max_tokens": 4,
-            }
-        )
-        return Verdict(affirmed(answer_text(reply.completion.body)), reply.cost_usd)
+        words, cost_usd = await compared(complete, model, _INSTRUCTION, request, stored, fresh)
+        return Verdict(affirmed(words), cost_usd)
 
     return judge
+
+
+async def compared(
+    complete: Complete, model: str, instruction: str, request: ChatRequest, first: Completion, second: Completion
+) -> tuple[str, float]:
+    """Have a model compare two answers to a request; return its words, and what they cost in USD."""
+    shown = {"request": request.prompt, "first": answer_text(first.body), "second": answer_text(second.body)}
+    content = "\n".join(f"<{name}>\n{text[:_LONGEST]}\n</{name}>" for name, text in shown.items())
+    reply = await complete(
+        {
+            "model": model,
+            "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": 4,
+        }
+    )
+    return answer_text(reply.completion.body), reply.cost_usd

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,12 +11,6 @@ from app.cache.store import RedisConfig, RedisStore
 from app.embedded_redis import EmbeddedRedis
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("bounds"), persistent=False) as server:
-        yield server
 
 
 @pytest.fixture

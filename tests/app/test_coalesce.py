@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -51,12 +51,6 @@ REQUEST_ID = ContextVar("REQUEST_ID", default="nobody's")
 @pytest.fixture
 def upstream() -> GatedProvider:
     return GatedProvider("medium")
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), persistent=False) as server:
-        yield server
 
 
 @pytest.fixture(params=["fake", pytest.param("redis", marks=pytest.mark.redis)])

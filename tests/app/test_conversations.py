@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -50,12 +49,6 @@ def test_calls_of_tools_are_known_whatever_their_ids() -> None:
     again = {**said, "tool_calls": [{"id": "b", "type": "function", "function": function}]}
     result = {"role": "tool", "tool_call_id": "b", "content": "sunny"}
     assert begun([*ASKED, again, result], "acme") == continued(ASKED, said, "acme")
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), persistent=False) as server:
-        yield server
 
 
 @pytest.mark.redis

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,6 @@ pytestmark = pytest.mark.redis
 NOW = time.time()
 ADMIN, ACME, GLOBEX = ({"authorization": f"Bearer {key}"} for key in ("root", "a", "g"))
 TENANTS = Tenants({key_hash("root"): "ops", key_hash("a"): "acme", key_hash("g"): "globex"}, None, {key_hash("root")})
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), persistent=False) as server:
-        yield server
-
-
-@pytest.fixture
-async def client(redis: EmbeddedRedis) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis.url) as client:
-        await client.flushall()
-        yield client
 
 
 @pytest.fixture

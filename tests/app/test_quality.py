@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -180,12 +180,6 @@ async def test_a_judge_is_asked_in_both_orders(words: tuple[str, str], as_good: 
     assert (verdict.correct, verdict.cost_usd) == (as_good, 0.002)
     assert "<first>\ncheap" in shown[0]
     assert "<first>\ndear" in shown[1]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), persistent=False) as server:
-        yield server
 
 
 @pytest.mark.redis

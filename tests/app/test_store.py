@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +21,6 @@ from tests.fakes import answer, chat
 pytestmark = pytest.mark.redis
 ENTRY = CacheEntry("hello", answer("Hi."), "local")
 EAST, NORTH, NORTHEAST = (1.0, 0.0), (0.0, 1.0), (0.6, 0.8)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), persistent=False) as server:
-        yield server
-
-
-@pytest.fixture
-async def client(redis: EmbeddedRedis) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis.url) as client:
-        await client.flushall()
-        yield client
 
 
 @pytest.fixture

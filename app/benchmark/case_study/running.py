@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -12,14 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from app.benchmark.case_study.client import Answer, Seconds, play, seconds_of
 from app.benchmark.case_study.traffic import Asked
 from app.benchmark.case_study.upstream import Call, Pace, Script
-from app.benchmark.overhead import listening
+from app.benchmark.overhead import upstream_process
 from app.config import ServeFile
 
 T = TypeVar("T")
@@ -57,19 +54,10 @@ def script(file: ServeFile, requests: Sequence[Asked], speed: float, seed: int) 
 @contextlib.contextmanager
 def scripted_models(file: ServeFile, wanted: Script, folder: Path) -> Iterator[str]:
     """Run the scripted models where the file's targets expect them; gives their URL."""
-    address = urlsplit(file.config.tiers[0].targets[0].base_url)
     path = folder / "script.json"
     path.write_bytes(msgspec.json.encode(wanted))
-    command = [sys.executable, "-m", "app.benchmark.case_study.upstream", str(address.port), str(path)]
-    process = subprocess.Popen(command)
-    url = f"http://{address.netloc}"
-    try:
-        while not listening(url):
-            time.sleep(0.1)
+    with upstream_process(file, "app.benchmark.case_study.upstream", str(path)) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def played(url: str, upstream: str, requests: Sequence[Asked], speed: float) -> Run:
