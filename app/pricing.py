@@ -39,12 +39,14 @@ class Price(Section):
         usd_per_1m_input_tokens: US dollars for a million tokens that it reads,
         usd_per_1m_output_tokens: and for a million that it writes.
         usd_per_1m_cached_input_tokens: Of prompt tokens that the provider had in its own cache; by default as others.
+        usd_per_1m_cache_write_tokens: Of prompt tokens that it has put there for the request; likewise.
         batch_share: What a request in a batch costs, as a share of the usual price.
     """
 
     usd_per_1m_input_tokens: NonNegativeFloat = 0.0
     usd_per_1m_output_tokens: NonNegativeFloat = 0.0
     usd_per_1m_cached_input_tokens: NonNegativeFloat | None = None
+    usd_per_1m_cache_write_tokens: NonNegativeFloat | None = None
     batch_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def at(self, day: date) -> Price:
@@ -59,6 +61,7 @@ class DatedPrice(Price):
         usd_per_1m_input_tokens: US dollars for a million tokens that it reads,
         usd_per_1m_output_tokens: and for a million that it writes.
         usd_per_1m_cached_input_tokens: Of prompt tokens that the provider had in its own cache; by default as others.
+        usd_per_1m_cache_write_tokens: Of prompt tokens that it has put there for the request; likewise.
         batch_share: What a request in a batch costs, as a share of the usual price.
         from: The first day; open, if left out.
         until: The last day; open, if left out.
@@ -141,13 +144,17 @@ def cost_usd(usage: Usage, tariff: Tariff, day: date | None = None) -> float:
         day: Of the request; by default today, in UTC.
     """
     price = tariff.at(day or datetime.now(UTC).date())
-    cached_price = price.usd_per_1m_cached_input_tokens
-    if cached_price is None:
-        cached_price = price.usd_per_1m_input_tokens
+    usual = price.usd_per_1m_input_tokens
+    cached_price, write_price = (
+        usual if given is None else given
+        for given in (price.usd_per_1m_cached_input_tokens, price.usd_per_1m_cache_write_tokens)
+    )
     cached = min(usage.cached_tokens, usage.prompt_tokens)
+    stored = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
     usd = (
-        (usage.prompt_tokens - cached) * price.usd_per_1m_input_tokens
+        (usage.prompt_tokens - cached - stored) * usual
         + cached * cached_price
+        + stored * write_price
         + usage.completion_tokens * price.usd_per_1m_output_tokens
     ) / 1e6
     return usd * price.batch_share if usage.batch else usd
@@ -172,11 +179,13 @@ def listed_price(model: str, day: date) -> Price | None:
             found = calc_price(Counted(input_tokens=1), reference, genai_request_timestamp=when).model_price
         except (LookupError, ValueError):
             continue
-        per_million = {key: _base(getattr(found, key)) for key in ("input_mtok", "output_mtok", "cache_read_mtok")}
+        keys = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+        per_million = {key: _base(getattr(found, key)) for key in keys}
         return Price(
             usd_per_1m_input_tokens=per_million["input_mtok"] or 0.0,
             usd_per_1m_output_tokens=per_million["output_mtok"] or 0.0,
             usd_per_1m_cached_input_tokens=per_million["cache_read_mtok"],
+            usd_per_1m_cache_write_tokens=per_million["cache_write_mtok"],
         )
     return None
 

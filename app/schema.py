@@ -79,12 +79,14 @@ class Usage:
     Attributes:
         cached_tokens: Those of the prompt that the provider had in its own cache.
         batch: Whether it was made at the price of a batch.
+        cache_write_tokens: Those of the prompt that the provider has put into its cache for this request.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     batch: bool = False
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,10 @@ class Completion:
         """Tokens; zeros when the provider did not count."""
         usage = self.body.get("usage") or {}
         details = usage.get("prompt_tokens_details")
-        cached = (details.get("cached_tokens") or 0) if isinstance(details, dict) else 0
+        names = ("cached_tokens", "cache_write_tokens")
+        cached, stored = ((details.get(name) or 0) if isinstance(details, dict) else 0 for name in names)
         batch = self.body.get("service_tier") in BATCH_TIERS
-        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached, batch)
+        return Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached, batch, stored)
 
 
 @dataclass(frozen=True, slots=True)

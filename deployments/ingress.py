@@ -44,6 +44,17 @@ from deployments.tracing import describe, describe_error
 _DRAIN_S = 5.0  # for checks and writes off the path, before a replica ends
 
 
+def _leaving_the_id(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Leave out the id of the request: Serve adds the same to all that is sent."""
+
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [header for header in message["headers"] if header[0] != b"x-request-id"]
+        await send(message)
+
+    return sent
+
+
 class Ingress:
     """One replica of the gateway's front.
 
@@ -77,7 +88,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Callable[[Any, Any, Any], Awaitable[None]]:
         async def current(scope: Any, receive: Any, send: Any) -> None:
-            await self._api(scope, receive, send)
+            await self._api(scope, receive, _leaving_the_id(send))
 
         return current
 

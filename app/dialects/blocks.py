@@ -77,10 +77,11 @@ class Reading:
         """Whether a tool is called."""
         return bool(self._calls)
 
-    def tokens(self) -> tuple[int, int, int]:
-        """Count the tokens read, those of them that were cached, and those written."""
-        cached = (self.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        return self.usage.get("prompt_tokens") or 0, cached, self.usage.get("completion_tokens") or 0
+    def tokens(self) -> tuple[int, int, int, int]:
+        """Count the tokens read, of them those from a provider's cache and those put there, and the ones written."""
+        details = self.usage.get("prompt_tokens_details") or {}
+        cached, stored = (details.get(name) or 0 for name in ("cached_tokens", "cache_write_tokens"))
+        return self.usage.get("prompt_tokens") or 0, cached, stored, self.usage.get("completion_tokens") or 0
 
     def _add(self, delta: Mapping[str, Any]) -> Iterator[Step]:
         yield from self._say("text", message_text(delta))

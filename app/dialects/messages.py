@@ -109,11 +109,11 @@ def _event(step: Step) -> dict[str, Any]:
 
 
 def _usage(reading: Reading) -> dict[str, int]:
-    """Count the tokens; Anthropic's input tokens are those that were not cached."""
-    read, cached, written = reading.tokens()
+    """Count the tokens; Anthropic's input tokens are those that were neither cached nor put there."""
+    read, cached, stored, written = reading.tokens()
     return {
-        "input_tokens": read - cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": read - cached - stored,
+        "cache_creation_input_tokens": stored,
         "cache_read_input_tokens": cached,
         "output_tokens": written,
     }

@@ -151,11 +151,11 @@ def _events(step: Step, suffix: str, status: str) -> Iterator[dict[str, Any]]:
 
 
 def _usage(reading: Reading) -> dict[str, Any]:
-    read, cached, written = reading.tokens()
+    read, cached, stored, written = reading.tokens()
     thought = (reading.usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
     return {
         "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": stored},
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": read + written,

@@ -56,15 +56,15 @@ def _ending(stopped: Mapping[str, Any], called: bool) -> dict[str, Any]:
 
 def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Count the tokens; Anthropic's `input_tokens` are those that were neither read from nor written to its cache."""
-    read = usage.get("cache_read_input_tokens") or 0
-    prompt = (usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0) + read
+    read, stored = (usage.get(f"cache_{what}_input_tokens") or 0 for what in ("read", "creation"))
+    prompt = (usage.get("input_tokens") or 0) + stored + read
     written = usage.get("output_tokens") or 0
     thought = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
     return {
         "prompt_tokens": prompt,
         "completion_tokens": written,
         "total_tokens": prompt + written,
-        "prompt_tokens_details": {"cached_tokens": read},
+        "prompt_tokens_details": {"cached_tokens": read, **({"cache_write_tokens": stored} if stored else {})},
         **({"completion_tokens_details": {"reasoning_tokens": thought}} if thought is not None else {}),
     }
 

@@ -59,6 +59,20 @@ def test_a_request_in_a_batch_costs_half() -> None:
     assert cost_usd(Usage(1_000_000, 0, batch=True), price) == pytest.approx(1)
 
 
+def test_prompt_tokens_that_the_provider_puts_into_its_cache_have_a_price_of_their_own() -> None:
+    price = Price(usd_per_1m_input_tokens=3, usd_per_1m_cached_input_tokens=0.3, usd_per_1m_cache_write_tokens=3.75)
+    usage = Usage(1_000_000, 0, cached_tokens=500_000, cache_write_tokens=400_000)
+    assert cost_usd(usage, price) == pytest.approx(0.5 * 0.3 + 0.4 * 3.75 + 0.1 * 3)
+    without = price.model_copy(update={"usd_per_1m_cache_write_tokens": None})
+    assert cost_usd(usage, without) == pytest.approx(0.5 * 0.3 + 0.5 * 3)
+
+
+def test_a_list_price_knows_what_writing_to_a_providers_cache_costs() -> None:
+    price = listed_price("claude-sonnet-4-5", date(2026, 1, 1))
+    assert price is not None
+    assert price.usd_per_1m_cache_write_tokens == 1.25 * price.usd_per_1m_input_tokens
+
+
 def test_the_provider_says_what_it_had_cached_and_what_was_a_batch() -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
     assert Completion({"usage": usage, "service_tier": "flex"}, "small").usage == Usage(100, 5, 64, batch=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import psutil
 import pytest
@@ -478,6 +479,16 @@ def test_metrics_count_the_requests_of_every_replica(gateway: Gateway) -> None:
     ask(gateway.client(), "Is anyone counting?")
     names = [f"ray_tierwise_{name}" for name in ("requests", "tokens", "latency_s", "errors")]
     assert eventually(lambda: all(name in metrics_of(gateway) for name in names), 30)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"model": "gpt-17"}])
+@pytest.mark.parametrize("own", [True, False])
+def test_an_answer_names_its_request_once(gateway: Gateway, fields: dict[str, Any], own: bool) -> None:
+    body = {"model": "mid", "messages": [{"role": "user", "content": "Whose turn is it?"}], **fields}
+    headers = {"authorization": f"Bearer {KEYS['acme']}"} | ({"x-request-id": "mine"} if own else {})
+    response = httpx2.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+    (name,) = response.headers.get_list("x-request-id")
+    assert (name == "mine") is own
 
 
 def test_every_request_has_a_line_in_the_log_of_its_replica(gateway: Gateway) -> None:
