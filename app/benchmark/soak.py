@@ -1,7 +1,9 @@
 """A gateway under a steady load for a long time: what grows, and whether it slows down.
 
 Questions come at random (exponential gaps) at a share of the capacity, which is measured first: half exact hits, a
-sixth rewordings, a third fresh ones. Stored answers live for two minutes, so that what is stored should stay level too.
+sixth rewordings, a third fresh ones. Little is kept of what the gateway keeps for a day or a month, so that what is
+stored should stay level too. The cache's limit is one of number, and those asked again are never the least recently
+used: a short life would end all of theirs at once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ from app.benchmark.running import gateway
 from app.config import ServeFile, read_serve_file
 from app.launch import Launcher
 
-_TTL_S = 120
+_KEPT: dict[str, dict[str, int]] = {
+    "cache": {"max_entries": 3000},
+    "routing": {"conversation_ttl_s": 120},
+    "ledger": {"max_records_per_day": 20_000},
+}
 _CAPACITY_S = 20.0
 _AT_ONCE = 32  # connections that find the capacity
 _WINDOWS = 60
@@ -48,7 +54,7 @@ def measure(minutes: float, load: float, say: Callable[[str], None]) -> dict[str
     """
     mixed = _mixed()
     with tempfile.TemporaryDirectory() as folder:
-        file = _short_lived(read_serve_file(CONFIG), Path(folder))
+        file = _keeping_little(read_serve_file(CONFIG), Path(folder))
         with scripted_upstream(file), gateway(file, say) as launcher:
             ask(file.url, STORED)
             capacity = play(file.url, mixed, _AT_ONCE, _CAPACITY_S)["rps"]
@@ -96,8 +102,8 @@ def _mixed() -> Callable[[], str]:
     return lambda: draw.choices(kinds, (3, 1, 2))[0]()
 
 
-def _short_lived(file: ServeFile, folder: Path) -> ServeFile:
-    file.raw["applications"][0]["args"]["cache"] = {"ttl_s": _TTL_S}
+def _keeping_little(file: ServeFile, folder: Path) -> ServeFile:
+    file.raw["applications"][0]["args"] |= _KEPT
     path = folder / file.path.name
     path.write_text(yaml.safe_dump(file.raw, sort_keys=False), "utf-8")
     return read_serve_file(path)
@@ -110,15 +116,24 @@ async def _loaded(
     samples: list[Sample] = []
     answered = failed = 0
     window_s = 60 * minutes / _WINDOWS
+    # beside the asking: what waited for a sample to be taken would be asked all at once after it
+    taken: list[asyncio.Task[None]] = []
     async for times, lost in offer(url, prompt, rate, window_s, _WINDOWS):
         answered, failed = answered + len(times), failed + lost
         p50, p99 = (float(p) for p in np.percentile(times or [np.nan], [50, 99]))
-        parts = await asyncio.to_thread(_parts, launcher)
         minute = round((len(samples) + 1) * window_s / 60, 3)
-        samples.append({"minute": minute, "p50_ms": p50, "p99_ms": p99, **parts})
+        samples.append({"minute": minute, "p50_ms": p50, "p99_ms": p99})
+        taken.append(asyncio.create_task(_completed(samples[-1], launcher)))
         if len(samples) % 6 == 0:
-            say(", ".join(f"{name} {value:.6g}" for name, value in samples[-1].items()) + f", {failed} failed")
+            said = samples[-2]  # the last one is yet to be completed
+            say(", ".join(f"{name} {value:.6g}" for name, value in said.items()) + f", {failed} failed")
+    await asyncio.gather(*taken)
     return samples, answered, failed
+
+
+async def _completed(sample: Sample, launcher: Launcher) -> None:
+    """Add to a sample what the gateway's processes and its Redis hold."""
+    sample |= await asyncio.to_thread(_parts, launcher)
 
 
 def _parts(launcher: Launcher) -> Sample:
