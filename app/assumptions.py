@@ -29,7 +29,7 @@ class Assumptions(Section):
     """The `replay` section of a configuration.
 
     Attributes:
-        latency: By tier, where the log has no answers of its first model to learn it from.
+        latency: By tier, in place of what the log's answers of its first model show.
         exact_hit_s: What an exact hit takes; this and the next two are `tierwise bench overhead`'s.
         semantic_hit_s: What a hit by meaning takes.
         miss_s: What a miss takes beside the tier's own time.

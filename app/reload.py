@@ -17,7 +17,7 @@ _STARTS = (
     "cache.sweep_s",
     "classifier.gpu_fraction",
 )
-_TIER_STARTS = ("llm", "stand_in")
+_TIER_STARTS = ("stand_in", "policy")
 
 
 def restarting_keys(old: Section, new: Section) -> list[str]:
@@ -28,7 +28,10 @@ def restarting_keys(old: Section, new: Section) -> list[str]:
         return [*keys, "tiers"]
     for before, after in zip(was["tiers"], will["tiers"], strict=True):
         keys += [f"tiers.{after['name']}.{key}" for key in _TIER_STARTS if before.get(key) != after.get(key)]
-        if _priceless(before) != _priceless(after):
+        if _priceless(before.get("llm")) != _priceless(after.get("llm")):
+            keys.append(f"tiers.{after['name']}.llm")
+        targets = [list(map(_priceless, tier.get("targets") or ())) for tier in (before, after)]
+        if targets[0] != targets[1]:
             keys.append(f"tiers.{after['name']}.targets")
     return keys
 
@@ -46,6 +49,6 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _priceless(tier: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a tier's targets but for their prices, which the ingress alone needs."""
-    return [{key: value for key, value in target.items() if key != "price"} for target in tier.get("targets") or ()]
+def _priceless(model: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a tier says of a model but for its price, which the ingress alone needs."""
+    return {key: value for key, value in (model or {}).items() if key != "price"}

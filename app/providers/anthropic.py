@@ -40,7 +40,8 @@ class AnthropicProviderConfig(TargetConfig):
         base_url: Of the API, with or without `/v1`.
         max_tokens: Limit of the answers to requests that set none.
         prompt_caching: Whether the ends of tools, system prompt and all but the last exchange are marked, so that the
-            API caches what comes before. Reading that is cheap; writing it costs a quarter more, which is not counted.
+            API caches what comes before. Reading that is cheap; writing it costs a quarter more
+            (`usd_per_1m_cache_write_tokens`).
         prompt_caching_from_tokens: What ends before so many tokens, by an estimate, is not marked.
         sampling: Whether the model takes `temperature` and `top_p`; by default models before Claude 4.7 do. Where it
             does not, they are left out.

@@ -46,6 +46,7 @@ def test_what_is_decided_anew_for_each_request_is_taken_while_running(change: di
         ({"classifier": {"gpu_fraction": 0.1}}, "classifier.gpu_fraction"),
         (with_target(timeout_s=7), "tiers.top.targets"),
         (with_target(model="larger"), "tiers.top.targets"),
+        ({"tiers": [*RAW["tiers"][:2], {**RAW["tiers"][2], "policy": {"hedge": True}}]}, "tiers.top.policy"),
         ({"tiers": RAW["tiers"][1:]}, "tiers"),
     ],
 )
