@@ -61,18 +61,18 @@ async def ask(
     """Return the answer, and the path that it came by.
 
     Args:
-        on_begun: Called with each text of a stream that comes.
+        on_begun: Called once the gateway has begun its response.
     """
     asked: Any = {"model": "auto", "messages": [{"role": "user", "content": prompt}], "extra_headers": headers}
     asked |= {} if temperature is None else {"temperature": temperature}
     raw = await client.chat.completions.with_raw_response.create(**asked, stream=stream)
+    on_begun()
     path = f"{raw.headers.get('x-tierwise-tier')}: {raw.headers.get('x-tierwise-cache-reason')}"
     answer: Any = raw.parse()
     if not stream:
         return answer.choices[0].message.content or "", path
     text, ended = "", False
     async for chunk in answer:
-        on_begun()
         for choice in chunk.choices:
             text += choice.delta.content or ""
             ended = ended or bool(choice.finish_reason)

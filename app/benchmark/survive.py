@@ -43,7 +43,7 @@ class _Request:
     """One request.
 
     Attributes:
-        begun: Whether a part of its stream has come.
+        begun: Whether the response has begun.
         retried: Whether the client asked more than once.
         lost: Why, if it was.
         wrong: Whether its answer was another's, or not all of it.
@@ -186,7 +186,8 @@ class _Asked:
 
     @staticmethod
     def _count(found: _Round, request: _Request, kind: str) -> None:
-        counts = found.counts[kind]
+        # a response that was on its way when the part was killed had begun: nobody can begin it anew
+        counts = found.counts[kind if request.lost is None else request.kind]
         counts.in_flight += 1
         counts.failed += request.retried or request.lost is not None
         found.wrong += request.wrong
