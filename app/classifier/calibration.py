@@ -99,8 +99,11 @@ class RouterCalibration:
         """Stretch scores `(n,)` between the cut points, so that a cut point becomes its tier's `max_score`."""
         tier = np.searchsorted(self.cuts, scores, side="right")
         low, high = np.array([0.0, *self.cuts])[tier], np.array([*self.cuts, 1.0])[tier]
-        ceiling = np.array(self.max_scores, np.float32)[tier]
-        floor = np.array([0.0, *self.max_scores[:-1]], np.float32)[tier]
+        # float32(0.7) is below 0.7, so that `plan` would send the score at the cut point a tier down
+        bounds = np.array([0.0, *self.max_scores])
+        rounded = bounds.astype(np.float32)
+        rounded = np.where(rounded < bounds, np.nextafter(rounded, np.float32(np.inf)), rounded)
+        floor, ceiling = rounded[tier], rounded[tier + 1]
         share = np.clip((scores - low) / np.maximum(high - low, 1e-9), 0, 1)
         below = np.where(tier < len(self.cuts), np.nextafter(ceiling, np.float32(0)), ceiling)
         return np.asarray(np.minimum(floor + share * (ceiling - floor), below), np.float32)

@@ -15,6 +15,7 @@ from app.classifier.calibration import RouterCalibration
 from app.config import read_serve_file
 from app.errors import ConfigError
 from app.router_evaluation import calibrate
+from app.routing import plan
 from tests.fakes import serve_file
 
 EASY = "Thanks, that is all! Say bye to {}."
@@ -79,7 +80,11 @@ def test_a_calibration_of_another_classifier_or_of_other_tiers_does_not_start(tm
         read_serve_file(serve_file(tmp_path, classifier={"calibration": str(file)}))
 
 
-def test_scores_below_a_cut_point_stay_below_its_tier(tmp_path: Path) -> None:
+def test_scores_at_a_cut_point_go_up_and_those_below_it_do_not(tmp_path: Path) -> None:
     made = RouterCalibration((0.2, 0.5), (0.3, 0.7, 1.0), 0.9, 0.95, 10, 0.9, 1.0, 2.0, (0.3, 0.3, 0.4), "c", "")
-    mapped = made.mapped(np.array([0.0, 0.1999, 0.2, 0.4999, 0.5, 1.0], np.float32))
-    assert (mapped[1] < 0.3 <= mapped[2], mapped[3] < 0.7 <= mapped[4]) == (True, True)
+    below = [float(np.nextafter(np.float32(cut), np.float32(0))) for cut in (0.2, 0.5)]
+    scores = np.array([0.0, below[0], 0.2, below[1], 0.5, 1.0], np.float32)
+    tiers = read_serve_file(serve_file(tmp_path)).config.tiers
+    assert tuple(tier.max_score for tier in tiers) == made.max_scores
+    names = [plan(float(score), tiers)[0].name for score in made.mapped(scores)]
+    assert names == ["local", "local", "mid", "mid", "top", "top"]
