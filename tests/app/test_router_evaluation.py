@@ -68,6 +68,13 @@ def test_rows_that_cannot_be_used_say_why(tmp_path: Path, row: dict[str, Any], m
         calibrate(tmp_path / "outcomes.jsonl", 0.9, None, 0.95, tmp_path / "out.json", None, serve_file(tmp_path))
 
 
+def test_one_row_is_too_few(tmp_path: Path) -> None:
+    (tmp_path / "outcomes.jsonl").write_text(json.dumps({"prompt": "p", "small": 1, "mid": 1, "large": 1}))
+    with pytest.raises(ConfigError, match="takes 100 rows or more"):
+        calibrate(tmp_path / "outcomes.jsonl", 0.9, None, 0.95, tmp_path / "out.json", None, serve_file(tmp_path))
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_a_calibration_of_another_classifier_or_of_other_tiers_does_not_start(tmp_path: Path) -> None:
     name = ClassifierConfig().build().name
     file = tmp_path / "router.json"
