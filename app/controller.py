@@ -371,7 +371,7 @@ class TrafficController:
     def _hit(self, call: Call, lookup: CacheLookup, completion: Completion) -> Outcome:
         if self._auditor is not None and call.key is not None:
             self._auditor.hit(call.request, call.key, lookup)
-        if lookup.entry is not None and lookup.reason != "exact":  # the very same turn was noted when it was answered
+        if lookup.entry is not None:
             self._router.answered(call.request, completion, lookup.entry.tier)
         return self._accounts.hit(call, lookup, completion)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from app.background import Background
@@ -135,7 +135,7 @@ class Router:
         if name is None or self._conversations is None:
             return None
         try:
-            return await self._conversations.tier(name)
+            return self._best(await self._conversations.tiers(name))
         except CacheUnavailableError as error:
             log.warning("the conversation's tier is not known: %s", error.message)
             return None
@@ -144,11 +144,14 @@ class Router:
         self, conversations: Conversations, request: ChatRequest, message: Mapping[str, Any], tier: str
     ) -> None:
         held = await self._held(request)
-        names = [known.name for known in self._tiers]
-        reached = max((name for name in (tier, held) if name in names), key=names.index, default=None)
+        reached = self._best((tier, held))
         if reached is None:
             return
         try:
             await conversations.remember(continued(request.body["messages"], message, request.tenant), reached)
         except CacheUnavailableError as error:
             log.warning("the conversation's tier was not noted: %s", error.message)
+
+    def _best(self, names: Collection[str | None]) -> str | None:
+        """Return the best of the tiers of these names; None if there is none of them any more."""
+        return next((tier.name for tier in reversed(self._tiers) if tier.name in names), None)

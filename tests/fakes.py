@@ -195,18 +195,18 @@ class FakeConversations:
     """Conversations in a dictionary."""
 
     def __init__(self) -> None:
-        self.tiers: dict[str, str] = {}
+        self.reached: dict[str, set[str]] = {}
         self.error: CacheUnavailableError | None = None
 
-    async def tier(self, name: str) -> str | None:
+    async def tiers(self, name: str) -> set[str]:
         if self.error:
             raise self.error
-        return self.tiers.get(name)
+        return self.reached.get(name, set())
 
     async def remember(self, name: str, tier: str) -> None:
         if self.error:
             raise self.error
-        self.tiers[name] = tier
+        self.reached.setdefault(name, set()).add(tier)
 
 
 class FakeQuality:

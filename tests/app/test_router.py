@@ -81,6 +81,31 @@ async def test_a_hit_by_meaning_counts_as_a_turn_of_the_tier_that_made_it(provid
     assert (await gateway.handle(then(first, hit, "turn 1"))).tier == "top"
 
 
+async def test_an_exact_hit_renews_what_is_known_of_its_conversation(providers: Providers) -> None:
+    classifier, conversations = FakeClassifier(0.9), FakeConversations()
+    gateway = controller(FakeExactCache(), providers, classifier=classifier, conversations=conversations)
+    first = chat("turn 0")
+    await gateway.handle(first)
+    await gateway.drain()
+    conversations.reached.clear()  # its time is over, the cache's is not
+    hit = await gateway.handle(first)
+    await gateway.drain()
+    classifier.value = 0.1
+    assert (hit.cache.reason, (await gateway.handle(then(first, hit, "turn 1"))).tier) == ("exact", "top")
+
+
+async def test_a_conversation_of_the_same_words_does_not_lower_another(providers: Providers) -> None:
+    for provider in providers.values():
+        provider.completion = answer("You are welcome.")
+    classifier = FakeClassifier()
+    gateway = controller(None, providers, classifier=classifier, conversations=FakeConversations())
+    thanks = chat("Thanks!")
+    for classifier.value in (0.9, 0.1):
+        outcome = await gateway.handle(thanks)
+        await gateway.drain()
+    assert (await gateway.handle(then(thanks, outcome, "One more thing."))).tier == "top"
+
+
 async def test_tenants_have_floors_ceilings_and_cut_points_of_their_own(providers: Providers) -> None:
     tenants = {"careful": {"floor": "mid"}, "thrifty": {"ceiling": "mid"}, "own": {"cuts": [0.0, 0.05]}}
     gateway = controller(None, providers, score=0.1, config=routing(tenants=tenants))
