@@ -388,7 +388,7 @@ class TrafficController:
         if not finished:
             return None
         self._router.answered(call.request, completion, tier.name)
-        if self.quality is not None and call.route.score is not None:
+        if self.quality is not None and self._router.scored(call.request, call.route):
             self.quality.answered(call.request, tier.name, completion)
         return self._store_later(call, completion, tier)
 

@@ -23,6 +23,7 @@ from app.tier import PolicyConfig
 Tiers = tuple["TierConfig", ...]
 _FORMS: frozenset[Ability | Form] = frozenset(get_args(Form))
 _CHARS_A_TOKEN = 4
+SCORED = frozenset({"score", "share", "quality"})  # the reasons of routes that score and cut points alone decided
 
 
 class TierConfig(Section):
@@ -122,8 +123,9 @@ class RoutingConfig(Section):
 
     Attributes:
         tenants: Bounds by tenant.
-        top_share: Share of the routed requests that the best tier is to get, held by moving the last cut point; those
-            of tenants with `cuts` of their own do not count. Quality comes first: its checks may still lower the cut.
+        top_share: Share that the best tier is to get of the routed requests that may reach it, held by moving the last
+            cut point. Those below a ceiling, of a budget or profile that leaves it out, or of tenants with `cuts` of
+            their own do not count. Quality comes first: its checks may still lower the cut.
         conversation_ttl_s: How long a conversation's tier is remembered, so that its next turn does not fall below it;
             0 lets every turn stand for itself. It takes Redis.
         quality: How the quality kept is watched.

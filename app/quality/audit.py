@@ -29,7 +29,9 @@ class QualityConfig(Section):
     """How the quality kept is watched while the gateway runs.
 
     Attributes:
-        share: Of the routed requests, how many the best tier answers as well, in the background and at its price.
+        share: Of the routed requests, how many the best tier answers as well, in the background and at its price. Those
+            count whose tier the score and the cut points of all decided: no floor, ceiling, budget or `cuts` of a
+            tenant, no profile, no conversation.
         kept: Share of routed requests whose answer is to be as good as the best tier's; by default what the router's
             calibration promised, or 0.95.
         confidence: Of the interval whose end must not pass it.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.config import GatewayConfig
 from app.errors import InvalidRequestError
 from app.replay.run import Labels, Replayed
-from app.routing import ANYWHERE, Needs, Route, TierBounds, cut_points, route
+from app.routing import ANYWHERE, SCORED, Needs, Route, TierBounds, cut_points, route
 from app.schema import Ability, Form
 from app.top_share import TopShare
 
@@ -86,14 +86,13 @@ class _Rules:
             found = route(score, self._needs(row), tiers, self._cuts(bounds), bounds, held)
         except InvalidRequestError:
             return Route(tiers[-1:], score, UNSUPPORTED)
-        if self._top_share is not None and bounds.cuts is None and counts:
-            best = found.tiers[0] is tiers[-1]
-            self._top_share.add(score, forced=best and found.reason not in ("score", "share"))
+        if self._top_share is not None and bounds.cuts is None and counts and found.tiers[-1] is tiers[-1]:
+            self._top_share.add(score, forced=found.tiers[0] is tiers[-1] and found.reason not in SCORED)
         return found
 
     def free(self, row: int, found: Route) -> bool:
         """Whether the score alone decides on a request's tier, wherever the cut points are."""
-        if found.reason not in ("score", "share") or self._bounds(row) is not ANYWHERE:
+        if found.reason not in SCORED or self._bounds(row) is not ANYWHERE:
             return False
         needs = self._needs(row)
         return all(needs.unmet(tier) is None for tier in self._config.tiers)

@@ -144,6 +144,41 @@ async def test_the_best_tier_gets_its_share_of_what_is_routed(providers: Provide
     assert {outcome.route for outcome in outcomes} == {"score", "share"}
 
 
+@pytest.mark.parametrize("bounds", [{"ceiling": "mid"}, {"cuts": [0.3, 0.7]}])
+async def test_requests_that_never_reach_the_best_tier_use_up_none_of_its_share(
+    providers: Providers, bounds: dict[str, Any]
+) -> None:
+    classifier = FakeClassifier()
+    config = routing(top_share=0.1, tenants={"apart": bounds})
+    gateway = controller(None, providers, classifier=classifier, config=config)
+    outcomes = []
+    for i in range(600):
+        classifier.value = (i * 37 % 100) / 100
+        outcomes.append(await gateway.handle(chat(f"{i}", tenant="acme")))
+        classifier.value = 0.99
+        await gateway.handle(chat(f"{i}", tenant="apart"))
+    assert sum(outcome.tier == "top" for outcome in outcomes[300:]) / 300 == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"ceiling": "mid"}, {"floor": "mid"}, {"cuts": [0.9, 0.95]}],
+    ids=["ceiling", "floor", "cuts of its own"],
+)
+async def test_what_a_tenants_bounds_decided_moves_nobodys_cut_points(
+    providers: Providers, bounds: dict[str, Any]
+) -> None:
+    quality = FakeQuality()
+    config = routing(quality={"share": 1}, tenants={"apart": bounds})
+    for score in (0.1, 0.5, 0.8):
+        gateway = controller(None, providers, score=score, quality=quality, config=config)
+        outcome = await gateway.handle(chat(tenant="apart"))
+        await gateway.drain()
+        decided = outcome.route in ("score", "share", "quality") and "cuts" not in bounds
+        assert quality.drawn == ([outcome.tier != "top"] if decided else [])
+        quality.drawn.clear()
+
+
 async def test_checks_that_found_bad_answers_send_more_requests_up(providers: Providers) -> None:
     quality = FakeQuality()
     gateway = controller(None, providers, score=0.29, quality=quality)
