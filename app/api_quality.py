@@ -51,5 +51,7 @@ def add_quality(
             raise InvalidRequestError("The body is too long.")
         better = parse_preference(body).better
         if not await auditor.label(pair_id, better):
-            raise HTTPException(404, f"There is no pair `{pair_id}`; it may have been compared already.")
+            raise HTTPException(
+                404, f"There is no pair `{pair_id}`; it may have been compared already, or a cut point has moved since."
+            )
         return JSONResponse({"id": pair_id, "better": better})

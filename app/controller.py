@@ -371,7 +371,7 @@ class TrafficController:
     def _hit(self, call: Call, lookup: CacheLookup, completion: Completion) -> Outcome:
         if self._auditor is not None and call.key is not None:
             self._auditor.hit(call.request, call.key, lookup)
-        if lookup.entry is not None and lookup.reason != "exact":  # the very same turn was noted when it was answered
+        if lookup.entry is not None:
             self._router.answered(call.request, completion, lookup.entry.tier)
         return self._accounts.hit(call, lookup, completion)
 
@@ -388,7 +388,7 @@ class TrafficController:
         if not finished:
             return None
         self._router.answered(call.request, completion, tier.name)
-        if self.quality is not None and call.route.score is not None:
+        if self.quality is not None and self._router.scored(call.request, call.route):
             self.quality.answered(call.request, tier.name, completion)
         return self._store_later(call, completion, tier)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,10 +116,10 @@ class SemanticCache(Protocol):
 
 
 class Conversations(Protocol):
-    """Which tier each conversation has reached."""
+    """Which tiers each conversation has reached."""
 
-    async def tier(self, name: str) -> str | None:
-        """Return the tier that a conversation has reached; None if it is not known.
+    async def tiers(self, name: str) -> Collection[str]:
+        """Return the tiers that a conversation has reached, in no order; none if it is not known.
 
         Raises:
             CacheUnavailableError: The store did not answer.
@@ -127,7 +127,7 @@ class Conversations(Protocol):
         ...
 
     async def remember(self, name: str, tier: str) -> None:
-        """Note the tier that a conversation has reached.
+        """Note a tier that a conversation has reached.
 
         Raises:
             CacheUnavailableError: The store did not answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from app.background import Background
@@ -15,6 +15,7 @@ from app.quality.audit import QualityBounds
 from app.quality.bound import moved
 from app.routing import (
     ANYWHERE,
+    SCORED,
     Needs,
     Route,
     TierBounds,
@@ -97,6 +98,10 @@ class Router:
         held = await self._held(request)
         return awake(self._decided(request, score, needs, held), self._wake)
 
+    def scored(self, request: ChatRequest, found: Route) -> bool:
+        """Whether the score and the cut points of all decided: what such routes turn out to be worth may move those."""
+        return found.reason in SCORED and self._bounds(request).cuts is None
+
     def answered(self, request: ChatRequest, answer: Completion, tier: str) -> None:
         """Remember, off the path, the tier that the conversation has reached."""
         if self._conversations is not None and answer.body.get("choices"):
@@ -113,9 +118,9 @@ class Router:
         bounds = self._bounds(request)
         margin = self._routing.cascade.margin_for(request.tenant)
         found = route(score, needs, self._tiers, self._cuts(bounds), bounds, held, margin, request.allowance)
-        if self._top_share is not None and bounds.cuts is None and score is not None:
-            best = found.tiers[0].name == self._tiers[-1].name
-            self._top_share.add(score, forced=best and found.reason not in ("score", "share", "quality"))
+        best = self._tiers[-1]
+        if self._top_share is not None and bounds.cuts is None and score is not None and found.tiers[-1] is best:
+            self._top_share.add(score, forced=found.tiers[0] is best and found.reason not in SCORED)
         return found
 
     def _cuts(self, bounds: TierBounds) -> list[tuple[str, tuple[float, ...]]]:
@@ -135,7 +140,7 @@ class Router:
         if name is None or self._conversations is None:
             return None
         try:
-            return await self._conversations.tier(name)
+            return self._best(await self._conversations.tiers(name))
         except CacheUnavailableError as error:
             log.warning("the conversation's tier is not known: %s", error.message)
             return None
@@ -144,11 +149,14 @@ class Router:
         self, conversations: Conversations, request: ChatRequest, message: Mapping[str, Any], tier: str
     ) -> None:
         held = await self._held(request)
-        names = [known.name for known in self._tiers]
-        reached = max((name for name in (tier, held) if name in names), key=names.index, default=None)
+        reached = self._best((tier, held))
         if reached is None:
             return
         try:
             await conversations.remember(continued(request.body["messages"], message, request.tenant), reached)
         except CacheUnavailableError as error:
             log.warning("the conversation's tier was not noted: %s", error.message)
+
+    def _best(self, names: Collection[str | None]) -> str | None:
+        """Return the best of the tiers of these names; None if there is none of them any more."""
+        return next((tier.name for tier in reversed(self._tiers) if tier.name in names), None)

@@ -20,6 +20,7 @@ from app.classifier.calibration import (
     calibrate_budget,
     calibrate_router,
     frontier,
+    halves,
     point,
 )
 from app.config import GatewayConfig, read_serve_file
@@ -59,7 +60,7 @@ def calibrate(
         The calibration, and `curve`: choices from the dearest to the cheapest, with the interval of the quality kept.
 
     Raises:
-        ConfigError: The rows cannot be read, or cannot support the promise.
+        ConfigError: The rows cannot be read, are too few, or cannot support the promise.
     """
     config = read_serve_file(config_file).config
     rows = _rows(outcomes_file, [tier.name for tier in config.tiers])
@@ -71,6 +72,7 @@ def calibrate(
     outcomes = Outcomes(scores.astype(float), np.array([row["quality"] for row in rows]), costs(rows, config))
     max_scores = [tier.max_score for tier in config.tiers]
     data = hashlib.sha256(outcomes_file.read_bytes()).hexdigest()
+    halves(outcomes)  # what cannot be calibrated has no curve either
     curve = _curve(outcomes, confidence)
     if plot is not None:
         _draw(curve, plot)
@@ -100,7 +102,8 @@ def _curve(outcomes: Outcomes, confidence: float) -> list[dict[str, Any]]:
     points = frontier(outcomes)
     chosen = [points[i] for i in np.unique(np.linspace(0, len(points) - 1, _CURVE_POINTS).round().astype(int))]
     draw = np.random.default_rng(0)
-    samples = [draw.integers(0, len(outcomes.scores), len(outcomes.scores)) for _ in range(_ROUNDS)]
+    drawn = [draw.integers(0, len(outcomes.scores), len(outcomes.scores)) for _ in range(_ROUNDS)]
+    samples = [rows for rows in drawn if outcomes.quality[rows, -1].any()]  # of nothing, nothing can be kept
     tails = [100 * (1 - confidence) / 2, 100 * (1 + confidence) / 2]
 
     def interval(choice: RouterPoint) -> list[float]:

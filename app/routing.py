@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self, get_args
 
+import msgspec
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from app.cascade import CascadeConfig
@@ -23,6 +24,7 @@ from app.tier import PolicyConfig
 Tiers = tuple["TierConfig", ...]
 _FORMS: frozenset[Ability | Form] = frozenset(get_args(Form))
 _CHARS_A_TOKEN = 4
+SCORED = frozenset({"score", "share", "quality"})  # the reasons of routes that score and cut points alone decided
 
 
 class TierConfig(Section):
@@ -122,8 +124,9 @@ class RoutingConfig(Section):
 
     Attributes:
         tenants: Bounds by tenant.
-        top_share: Share of the routed requests that the best tier is to get, held by moving the last cut point; those
-            of tenants with `cuts` of their own do not count. Quality comes first: its checks may still lower the cut.
+        top_share: Share that the best tier is to get of the routed requests that may reach it, held by moving the last
+            cut point. Those below a ceiling, of a budget or profile that leaves it out, or of tenants with `cuts` of
+            their own do not count. Quality comes first: its checks may still lower the cut.
         conversation_ttl_s: How long a conversation's tier is remembered, so that its next turn does not fall below it;
             0 lets every turn stand for itself. It takes Redis.
         quality: How the quality kept is watched.
@@ -142,7 +145,8 @@ class Needs:
     """What a request asks of the tier that answers it.
 
     Attributes:
-        tokens: Of its prompt, without what a chat template adds, and of the longest answer that it asks for.
+        tokens: Of its prompt with its tools, their calls and the schema of the answer, without what a chat template
+            adds; and of the longest answer that it asks for.
         abilities: What it takes beside text, and gives beside one.
         tiers: The only ones that its profile lets answer; empty for all.
     """
@@ -190,8 +194,11 @@ def needs_of(body: Mapping[str, Any], narrowest: TierConfig | None = None, tiers
         tiers: The only ones that its profile lets answer; empty for all.
     """
     abilities = {ability for ability, asked in _ASKED.items() if asked(body)}
-    texts = []
+    schema = (body.get("response_format") or {}).get("json_schema")
+    texts = [_written(part) for part in (body.get("tools"), body.get("functions"), schema) if part]
     for message in body["messages"]:
+        if calls := message.get("tool_calls"):
+            texts.append(_written(calls))
         content = message.get("content")
         if isinstance(content, str):
             texts.append(content)
@@ -206,6 +213,10 @@ def needs_of(body: Mapping[str, Any], narrowest: TierConfig | None = None, tiers
         model = next(iter(narrowest.models()))
         prompt = sum(count_tokens(text, model) for text in texts)
     return Needs(prompt + answer, frozenset(abilities), frozenset(tiers))
+
+
+def _written(part: Any) -> str:
+    return msgspec.json.encode(part).decode()
 
 
 _ASKED: Mapping[Ability | Form, Callable[[Mapping[str, Any]], Any]] = {

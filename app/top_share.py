@@ -1,4 +1,4 @@
-"""Holds the share of routed requests that the best tier gets, by moving its cut point."""
+"""Holds the share that the best tier gets of the routed requests that may reach it, by moving its cut point."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ class TopShare:
     """One replica's controller: each replica sees a random part of the traffic, so each holds the share by itself.
 
     Over a window of requests, those that went to the best tier whatever their score (its only tool, a conversation it
-    began) come first; what is left of the share goes to the highest scores.
+    began) come first; what is left of the share goes to the highest scores. A request that cannot reach it, such as one
+    of a tenant with a lower ceiling, must not be counted: its score would take up room that it leaves empty.
 
     Args:
-        share: Of the routed requests, in (0, 1).
+        share: Of the requests that are counted, in (0, 1).
         cut: Where it starts.
     """
 
@@ -26,7 +27,7 @@ class TopShare:
         self.cut = cut
 
     def add(self, score: float, forced: bool) -> None:
-        """Take note of a routed request; `forced` says that its score did not send it to the best tier."""
+        """Take note of a request that may reach the best tier; `forced`: it went there, whatever its score."""
         self._window.append(None if forced else score)
         if len(self._window) >= _LEAST and len(self._window) % 10 == 0:
             self.cut = self._found()

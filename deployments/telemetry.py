@@ -164,6 +164,8 @@ class Telemetry:
         for tier, tally in check.kept.tallies.items():
             low, high = tally.interval(self._quality_confidence)
             self._set_kept(tier, 1 - tally.wrong / max(tally.checked, 1), 1 - high, 1 - low)
+        # a move begins the tallies anew, and may be that of another tier, back to 0
+        for tier in {check.tier, *check.kept.tallies, *check.kept.steps, *(check.moved or ())[:1]}:
             self._quality_steps.set(check.kept.steps.get(tier, 0), {"tier": tier})
         self._set_kept("all", check.kept.estimate(), *check.kept.interval(self._quality_confidence))
 

@@ -195,18 +195,18 @@ class FakeConversations:
     """Conversations in a dictionary."""
 
     def __init__(self) -> None:
-        self.tiers: dict[str, str] = {}
+        self.reached: dict[str, set[str]] = {}
         self.error: CacheUnavailableError | None = None
 
-    async def tier(self, name: str) -> str | None:
+    async def tiers(self, name: str) -> set[str]:
         if self.error:
             raise self.error
-        return self.tiers.get(name)
+        return self.reached.get(name, set())
 
     async def remember(self, name: str, tier: str) -> None:
         if self.error:
             raise self.error
-        self.tiers[name] = tier
+        self.reached.setdefault(name, set()).add(tier)
 
 
 class FakeQuality:
@@ -218,6 +218,7 @@ class FakeQuality:
         self.spent_usd = 0.0
         self.waiting: dict[str, Pair] = {}
         self.steps: dict[str, int] = {}
+        self.error: CacheUnavailableError | None = None
 
     def now(self) -> Watch:
         tallies = {tier: Tally(1, int(not as_good)) for tier, as_good in self.added}
@@ -228,9 +229,15 @@ class FakeQuality:
         return self.now()
 
     async def draw(self, down: bool) -> None:
+        if self.error:
+            raise self.error
         self.drawn.append(down)
 
-    async def add(self, tier: str, as_good: bool) -> tuple[Kept, tuple[str, int] | None]:
+    async def add(
+        self, tier: str, as_good: bool, drawn_at: Mapping[str, int]
+    ) -> tuple[Kept | None, tuple[str, int] | None]:
+        if drawn_at != self.steps:
+            return None, None
         self.added.append((tier, as_good))
         return self.now().kept, None
 

@@ -212,7 +212,7 @@ async def _check(store: RedisStore, drawn: np.random.Generator) -> None:
     for tier, checks, worse in (("local", 260, 0.045), ("mid", 150, 0.03)):
         for _ in range(checks):
             await quality.draw(down=True)
-            await quality.add(tier, bool(drawn.random() > worse))
+            await quality.add(tier, bool(drawn.random() > worse), drawn_at={})
     for _ in range(70):
         await quality.draw(down=False)
 

@@ -14,6 +14,7 @@ from app.errors import ConfigError
 from app.record import load_record, save_record
 
 _GRID = 40  # quantiles of the scores that are tried as cut points
+_LEAST_ROWS = 100  # half of them show a share of 95 % to some 6 points; fewer show nothing
 Array = NDArray[np.float64]
 
 
@@ -99,8 +100,11 @@ class RouterCalibration:
         """Stretch scores `(n,)` between the cut points, so that a cut point becomes its tier's `max_score`."""
         tier = np.searchsorted(self.cuts, scores, side="right")
         low, high = np.array([0.0, *self.cuts])[tier], np.array([*self.cuts, 1.0])[tier]
-        ceiling = np.array(self.max_scores, np.float32)[tier]
-        floor = np.array([0.0, *self.max_scores[:-1]], np.float32)[tier]
+        # float32(0.7) is below 0.7, so that `plan` would send the score at the cut point a tier down
+        bounds = np.array([0.0, *self.max_scores])
+        rounded = bounds.astype(np.float32)
+        rounded = np.where(rounded < bounds, np.nextafter(rounded, np.float32(np.inf)), rounded)
+        floor, ceiling = rounded[tier], rounded[tier + 1]
         share = np.clip((scores - low) / np.maximum(high - low, 1e-9), 0, 1)
         below = np.where(tier < len(self.cuts), np.nextafter(ceiling, np.float32(0)), ceiling)
         return np.asarray(np.minimum(floor + share * (ceiling - floor), below), np.float32)
@@ -157,6 +161,28 @@ def p_value(gains: Array, seed: int = 0) -> float:
     return float(min(1.0, np.exp(-np.log1p(stakes * shuffled).sum())))
 
 
+def halves(outcomes: Outcomes, seed: int = 0) -> tuple[Outcomes, Outcomes]:
+    """Split the rows at random: one half to choose cut points on, the other to test them on.
+
+    Raises:
+        ConfigError: There are too few rows, or the top tier solves none of a half; says what data it takes.
+    """
+    count = len(outcomes.scores)
+    if count < _LEAST_ROWS:
+        raise ConfigError(
+            f"cut points are chosen on one half of the rows and tested on the other, which takes {_LEAST_ROWS} rows or "
+            f"more with an outcome for each tier; there are {count}"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    parts = outcomes.take(order[: count // 2]), outcomes.take(order[count // 2 :])
+    if not all(part.quality[:, -1].any() for part in parts):
+        raise ConfigError(
+            f"the top tier's outcome is above 0 in {np.count_nonzero(outcomes.quality[:, -1])} of {count} rows: the "
+            "quality kept is a share of the top tier's, so give more rows that it answers well"
+        )
+    return parts
+
+
 def calibrate_router(
     outcomes: Outcomes,
     max_scores: Sequence[float],
@@ -176,13 +202,11 @@ def calibrate_router(
         quality: Share of the quality of always asking the top tier, in (0, 1).
 
     Raises:
-        ConfigError: The data cannot support the promise with anything cheaper than the top tier.
+        ConfigError: The data cannot support the promise with anything cheaper than the top tier, or as `halves` does.
     """
-    order = np.random.default_rng(seed).permutation(len(outcomes.scores))
-    half = len(order) // 2
+    seen, tested = halves(outcomes, seed)
     chosen: RouterPoint | None = None
-    tested = outcomes.take(order[half:])
-    for candidate in frontier(outcomes.take(order[:half]))[1:]:
+    for candidate in frontier(seen)[1:]:
         rows = np.arange(len(tested.scores))
         gains = tested.quality[rows, tested.routed(candidate.cuts)] - quality * tested.quality[:, -1]
         if p_value(gains, seed) > 1 - confidence:
@@ -204,20 +228,23 @@ def calibrate_budget(
     confidence: float,
     classifier: str,
     data: str,
+    seed: int = 0,
 ) -> RouterCalibration:
     """Pick the cut points of the best quality that cost at most `usd_per_1k` for 1,000 requests.
 
+    They are chosen on half of the rows, and cost no more on the other half, whose figures are those that are given.
+
     Raises:
-        ConfigError: Even the cheapest costs more.
+        ConfigError: Even the cheapest costs more, or as `halves` does.
     """
-    affordable = [candidate for candidate in frontier(outcomes) if candidate.usd_per_1k <= usd_per_1k]
-    if not affordable:
-        least = frontier(outcomes)[-1].usd_per_1k
-        raise ConfigError(
-            f"no cut points cost ${usd_per_1k:g} per 1,000 requests or less; the cheapest cost ${least:.4g}"
-        )
-    best = max(affordable, key=lambda candidate: candidate.quality_kept)
-    return _calibration(best, max_scores, None, confidence, outcomes, classifier, data)
+    seen, tested = halves(outcomes, seed)
+    candidates = sorted(frontier(seen), key=lambda candidate: -candidate.quality_kept)
+    for candidate in candidates:
+        found = point(tested, candidate.cuts)
+        if max(candidate.usd_per_1k, found.usd_per_1k) <= usd_per_1k:
+            return _calibration(found, max_scores, None, confidence, tested, classifier, data)
+    least = max(candidates[-1].usd_per_1k, point(tested, candidates[-1].cuts).usd_per_1k)
+    raise ConfigError(f"no cut points cost ${usd_per_1k:g} per 1,000 requests or less; the cheapest cost ${least:.4g}")
 
 
 def _calibration(

@@ -20,6 +20,7 @@ from app.quality.bound import Kept
 from app.quality.judge import Preference
 from app.schema import ChatRequest, Completion
 from app.section import Section
+from app.shaping.schema import structured
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,17 @@ class QualityConfig(Section):
     """How the quality kept is watched while the gateway runs.
 
     Attributes:
-        share: Of the routed requests, how many the best tier answers as well, in the background and at its price.
+        share: Of the routed requests, how many the best tier answers as well, in the background and at its price. Those
+            count whose tier the score and the cut points of all decided: no floor, ceiling, budget or `cuts` of a
+            tenant, no profile, no conversation.
         kept: Share of routed requests whose answer is to be as good as the best tier's; by default what the router's
             calibration promised, or 0.95.
         confidence: Of the interval whose end must not pass it.
         judge: A tier or model that compares answers in free text, in both orders; null keeps the pairs for people, at
             `GET /v1/quality/pairs`.
-        max_usd_per_day: Beyond it nothing is checked until the next day (UTC).
-        max_pairs: Pairs that wait for people; beyond it nothing is drawn for them.
+        max_usd_per_day: Beyond it nothing is checked until the next day (UTC), nor while nobody knows what was spent.
+        max_pairs: Pairs that wait for people, for a week at most; beyond it only answers that are compared for equality
+            are checked.
         concurrency: Checks under way at once in a replica.
     """
 
@@ -58,6 +62,7 @@ class Pair:
         routed: What that tier said, and
         best: the best one.
         created: Unix time.
+        steps: Of the cut points when it was drawn.
     """
 
     id: str
@@ -66,6 +71,7 @@ class Pair:
     routed: str
     best: str
     created: float
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     def shown(self) -> dict[str, object]:
         """Show it blind: which answer comes first hangs on the id alone."""
@@ -130,8 +136,17 @@ class QualityBounds(Protocol):
         """Count a routed request that was drawn; `down`: a cheaper tier answered it."""
         ...
 
-    async def add(self, tier: str, as_good: bool) -> tuple[Kept, tuple[str, int] | None]:
-        """Count a check and make the move that it calls for; return what is known then, and the move."""
+    async def add(
+        self, tier: str, as_good: bool, drawn_at: Mapping[str, int]
+    ) -> tuple[Kept | None, tuple[str, int] | None]:
+        """Count a check and make the move that it calls for.
+
+        Args:
+            drawn_at: The steps of the cut points when it was drawn. At others it says nothing of the present ones.
+
+        Returns:
+            What is known then, None if it was not counted; and the move.
+        """
         ...
 
     async def spend(self, cost_usd: float) -> None:
@@ -143,7 +158,7 @@ class QualityBounds(Protocol):
         ...
 
     async def pairs(self) -> list[Pair]:
-        """Return the pairs that wait, oldest first."""
+        """Return the pairs that wait, oldest first; those drawn before a cut point moved are no more."""
         ...
 
     async def take(self, pair_id: str) -> Pair | None:
@@ -209,26 +224,19 @@ class QualityAuditor:
         if self._draw() >= self._config.share:
             return
         free = len(self._checks) < self._config.concurrency
-        self._checks.start(self._guarded(self.bounds.draw(tier != self._best)))
-        if tier != self._best and free and self._affordable(request):
-            self._checks.start(self._guarded(self._check(request, tier, completion)))
+        self._checks.start(self._guarded(self._drawn(request, tier, completion, free)))
 
     async def label(self, pair_id: str, better: Preference) -> bool:
         """Count a person's word on a pair; False if there is none of that id."""
         pair = await self.bounds.take(pair_id)
         if pair is None:
             return False
-        await self._count(pair.tier, Verdict(pair.as_good(better)))
+        await self._count(pair.tier, Verdict(pair.as_good(better)), pair.steps)
         return True
 
     async def drain(self) -> None:
         """Wait for the checks under way."""
         await self._checks.drain()
-
-    def _affordable(self, request: ChatRequest) -> bool:
-        watch = self.bounds.now()
-        for_people = self._judge is not None or (request.store and watch.waiting < self._config.max_pairs)
-        return for_people and watch.spent_usd < self._config.max_usd_per_day
 
     async def _guarded(self, check: Awaitable[None]) -> None:
         try:
@@ -236,27 +244,53 @@ class QualityAuditor:
         except GatewayError as error:
             log.warning("a routed answer could not be checked: %s", error.message)
 
-    async def _check(self, request: ChatRequest, tier: str, routed: Completion) -> None:
+    async def _drawn(self, request: ChatRequest, tier: str, routed: Completion, free: bool) -> None:
+        await self.bounds.draw(tier != self._best)
+        if tier == self._best or not free:
+            return
+        watch = await self.bounds.read()  # what was read last may be of before Redis went down
+        told = self._judge is not None or _by_equality(request, routed)
+        for_people = request.store and watch.waiting < self._config.max_pairs
+        if (told or for_people) and watch.spent_usd < self._config.max_usd_per_day:
+            await self._check(request, tier, routed, watch.kept.steps)
+
+    async def _check(self, request: ChatRequest, tier: str, routed: Completion, steps: Mapping[str, int]) -> None:
         best = await self._ask(request)
+        await self.bounds.spend(best.cost_usd)  # before the judge, who may fail
         verdict = Verdict(settled_answers(request.body, routed.body, best.completion.body))
         if verdict.correct is None and self._judge is not None:
-            verdict = await self._judge(request, routed, best.completion)
+            verdict = await self._judged(self._judge, request, routed, best.completion)
+            await self.bounds.spend(verdict.cost_usd)
         elif verdict.correct is None:
-            await self.bounds.keep(self._pair(request, tier, routed, best.completion))
-        cost = best.cost_usd + verdict.cost_usd
-        await self.bounds.spend(cost)
-        await self._count(tier, Verdict(verdict.correct, cost), request.tenant)
+            await self.bounds.keep(self._pair(request, tier, routed, best.completion, steps))
+        cost_usd = best.cost_usd + verdict.cost_usd
+        await self._count(tier, Verdict(verdict.correct, cost_usd), steps, request.tenant)
 
-    def _pair(self, request: ChatRequest, tier: str, routed: Completion, best: Completion) -> Pair:
+    @staticmethod
+    async def _judged(judge: Judge, request: ChatRequest, routed: Completion, best: Completion) -> Verdict:
+        try:
+            return await judge(request, routed, best)
+        except GatewayError as error:
+            log.warning("a routed answer could not be judged: %s", error.message)
+            return Verdict(None)
+
+    def _pair(
+        self, request: ChatRequest, tier: str, routed: Completion, best: Completion, steps: Mapping[str, int]
+    ) -> Pair:
         name = hashlib.blake2b(
             f"{request.tenant} {request.request_id} {self._now()}".encode(), digest_size=8
         ).hexdigest()
         texts = (answer_text(routed.body), answer_text(best.body))
-        return Pair(name, request.body["messages"], tier, *texts, self._now())
+        return Pair(name, request.body["messages"], tier, *texts, self._now(), steps)
 
-    async def _count(self, tier: str, verdict: Verdict, tenant: str = "") -> None:
+    async def _count(self, tier: str, verdict: Verdict, drawn_at: Mapping[str, int], tenant: str = "") -> None:
         if verdict.correct is None:
             self._on_check(QualityCheck(tier, None, verdict.cost_usd, None, None, tenant))
             return
-        kept, moved = await self.bounds.add(tier, verdict.correct)
+        kept, moved = await self.bounds.add(tier, verdict.correct, drawn_at)
         self._on_check(QualityCheck(tier, verdict.correct, verdict.cost_usd, kept, moved, tenant))
+
+
+def _by_equality(request: ChatRequest, routed: Completion) -> bool:
+    """Whether no judge is needed to compare an answer with another, whatever that one says."""
+    return structured(request.body) or bool(routed.body["choices"][0]["message"].get("tool_calls"))

@@ -6,14 +6,15 @@
 |                              |        | down, TIER checks of its answers, TIER`!` those that found a bad one |
 | `tw:quality:steps`           | hash   | TIER to the steps of its cut point, where they are not 0            |
 | `tw:quality:usd:YYYY-MM-DD`  | string | dollars spent on checks that day (UTC)                             |
-| `tw:quality:pairs`           | hash   | ID to a pair that waits for a person, as JSON                      |
+| `tw:quality:pairs`           | hash   | ID to a pair that waits for a person, as JSON: for a week,
+|                              |        | or until a cut point moves                                         |
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -61,14 +62,13 @@ class RedisQuality:
             CacheUnavailableError: Redis did not answer.
         """
         counts = await self._store.run(lambda client: client.hgetall("tw:quality:counts"))
-        steps = await self._store.run(lambda client: client.hgetall("tw:quality:steps"))
+        steps = await self._steps()
         spent = await self._store.run(lambda client: client.get(self._spent_name()))
         waiting = await self._store.run(lambda client: client.hlen("tw:quality:pairs"))
         found = {name.decode(): int(count) for name, count in counts.items()}
         drawn, down = found.pop(_DRAWN, 0), found.pop(_DOWN, 0)
         tallies = {tier: Tally(n, found.get(tier + _BAD, 0)) for tier, n in found.items() if not tier.endswith(_BAD)}
-        moved = {tier.decode(): int(count) for tier, count in steps.items() if int(count) > 0}
-        return Watch(Kept(tallies, moved, drawn, down), float(spent or 0), int(waiting))
+        return Watch(Kept(tallies, steps, drawn, down), float(spent or 0), int(waiting))
 
     async def draw(self, down: bool) -> None:
         """Count a routed request that was drawn. Raises as `read` does."""
@@ -76,8 +76,12 @@ class RedisQuality:
         if down:
             await self._store.run(lambda client: client.hincrby("tw:quality:counts", _DOWN, 1))
 
-    async def add(self, tier: str, as_good: bool) -> tuple[Kept, tuple[str, int] | None]:
+    async def add(
+        self, tier: str, as_good: bool, drawn_at: Mapping[str, int]
+    ) -> tuple[Kept | None, tuple[str, int] | None]:
         """Count a check and make the move that it calls for. Raises as `read` does."""
+        if await self._steps() != drawn_at:
+            return None, None
         await self._store.run(lambda client: client.hincrby("tw:quality:counts", tier, 1))
         if not as_good:
             await self._store.run(lambda client: client.hincrby("tw:quality:counts", tier + _BAD, 1))
@@ -86,6 +90,7 @@ class RedisQuality:
         # who deletes the counts makes the move, so that two replicas do not both make it
         if move and await self._store.run(lambda client: client.delete("tw:quality:counts")):
             await self._store.run(lambda client: client.hincrby("tw:quality:steps", *move))
+            await self._store.run(lambda client: client.delete("tw:quality:pairs"))
             self._read_at = -_FRESH_S
             return (await self.read()).kept, move
         return kept, None
@@ -98,22 +103,24 @@ class RedisQuality:
 
     async def keep(self, pair: Pair) -> None:
         """Keep a pair for people. Raises as `read` does."""
-        await self._store.run(lambda client: client.hset("tw:quality:pairs", pair.id, msgspec.json.encode(pair)))
+        value = msgspec.json.encode(pair)
+        # each field expires by itself, whether or not anybody asks for the pairs
+        await self._store.run(lambda client: client.hsetex("tw:quality:pairs", pair.id, value, ex=_PAIRS_KEPT_S))
 
     async def pairs(self) -> list[Pair]:
-        """Return the pairs that wait, oldest first; those of last week are dropped. Raises as `read` does."""
+        """Return the pairs that wait, oldest first. Raises as `read` does."""
         found = await self._store.run(lambda client: client.hgetall("tw:quality:pairs"))
-        pairs = sorted((_pairs.decode(raw) for raw in found.values()), key=lambda pair: pair.created)
-        old = [pair.id for pair in pairs if self._now() - pair.created > _PAIRS_KEPT_S]
-        if old:
-            await self._store.run(lambda client: client.hdel("tw:quality:pairs", *old))
-        return pairs[len(old) :]
+        return sorted((_pairs.decode(raw) for raw in found.values()), key=lambda pair: pair.created)
 
     async def take(self, pair_id: str) -> Pair | None:
         """Remove a pair and return it. Raises as `read` does."""
         raw = await self._store.run(lambda client: client.hget("tw:quality:pairs", pair_id))
         gone = await self._store.run(lambda client: client.hdel("tw:quality:pairs", pair_id))
         return _pairs.decode(raw) if raw is not None and gone else None
+
+    async def _steps(self) -> dict[str, int]:
+        steps = await self._store.run(lambda client: client.hgetall("tw:quality:steps"))
+        return {tier.decode(): int(count) for tier, count in steps.items() if int(count) > 0}
 
     def _spent_name(self) -> str:
         return f"tw:quality:usd:{datetime.fromtimestamp(self._now(), UTC):%Y-%m-%d}"

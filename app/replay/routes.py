@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.config import GatewayConfig
 from app.errors import InvalidRequestError
 from app.replay.run import Labels, Replayed
-from app.routing import ANYWHERE, Needs, Route, TierBounds, cut_points, route
+from app.routing import ANYWHERE, SCORED, Needs, Route, TierBounds, cut_points, route
 from app.schema import Ability, Form
 from app.top_share import TopShare
 
@@ -42,8 +42,9 @@ def routes_of(replayed: Replayed, config: GatewayConfig) -> Routes:
     """
     columns, count = replayed.columns, len(replayed.score)
     places = {tier.name: place for place, tier in enumerate(config.tiers)}
-    hit, exact = replayed.hit, replayed.exact
-    talks = _Talks(columns["begun"], columns["continued"], config.routing.conversation_ttl_s if config.redis else 0)
+    hit = replayed.hit
+    ttl_s = config.routing.conversation_ttl_s if config.redis else 0
+    talks = _Talks(columns["begun"], columns["continued"], len(places), ttl_s)
     rules = _Rules(replayed, config)
     tiers, reasons, free = np.zeros(count, np.int64), np.zeros(count, np.int32), np.zeros(count, bool)
     names: dict[str, int] = {}
@@ -54,8 +55,7 @@ def routes_of(replayed: Replayed, config: GatewayConfig) -> Routes:
         tiers[row] = places[found.tiers[0].name]
         reasons[row] = names.setdefault(found.reason, len(names))
         free[row] = rules.free(row, found)
-        if not exact[row]:  # the very same turn was noted when it was answered
-            talks.answered(row, max(held, int(tiers[replayed.served[row] if hit[row] else row])), now)
+        talks.answered(row, max(held, int(tiers[replayed.served[row] if hit[row] else row])), now)
     return Routes(tiers, Labels(reasons, list(names)), free)
 
 
@@ -86,14 +86,13 @@ class _Rules:
             found = route(score, self._needs(row), tiers, self._cuts(bounds), bounds, held)
         except InvalidRequestError:
             return Route(tiers[-1:], score, UNSUPPORTED)
-        if self._top_share is not None and bounds.cuts is None and counts:
-            best = found.tiers[0] is tiers[-1]
-            self._top_share.add(score, forced=best and found.reason not in ("score", "share"))
+        if self._top_share is not None and bounds.cuts is None and counts and found.tiers[-1] is tiers[-1]:
+            self._top_share.add(score, forced=found.tiers[0] is tiers[-1] and found.reason not in SCORED)
         return found
 
     def free(self, row: int, found: Route) -> bool:
         """Whether the score alone decides on a request's tier, wherever the cut points are."""
-        if found.reason not in ("score", "share") or self._bounds(row) is not ANYWHERE:
+        if found.reason not in SCORED or self._bounds(row) is not ANYWHERE:
             return False
         needs = self._needs(row)
         return all(needs.unmet(tier) is None for tier in self._config.tiers)
@@ -118,30 +117,30 @@ class _Rules:
 
 
 class _Talks:
-    """The tier that each conversation has reached, as Redis keeps it.
+    """The tiers that each conversation has reached, as Redis keeps them.
 
     Args:
         begun: The conversation that each request goes on with, `(rows,)`; 0 for none.
         continued: That of its next turn.
-        ttl_s: How long it is remembered; 0 remembers nothing.
+        tiers: How many there are.
+        ttl_s: How long they are remembered; 0 remembers nothing.
     """
 
-    def __init__(self, begun: NDArray[np.uint64], continued: NDArray[np.uint64], ttl_s: int) -> None:
+    def __init__(self, begun: NDArray[np.uint64], continued: NDArray[np.uint64], tiers: int, ttl_s: int) -> None:
         names = np.unique(begun)  # the only ones that anybody asks for
         self._begun = np.where(begun == 0, -1, np.searchsorted(names, begun))
         place = np.minimum(np.searchsorted(names, continued), len(names) - 1)
         self._continued = np.where((continued == 0) | (names[place] != continued), -1, place)
-        self._tier = np.full(len(names), -1, np.int8)
-        self._until = np.zeros(len(names))
+        self._until = np.zeros((len(names), tiers))
         self._ttl_s = ttl_s
 
     def held(self, row: int, now: float) -> int:
-        """Return the place of the tier that the request's conversation has reached, or -1."""
+        """Return the place of the best tier that the request's conversation has reached, or -1."""
         name = self._begun[row]
-        return int(self._tier[name]) if name >= 0 and now < self._until[name] else -1
+        return max(np.flatnonzero(self._until[name] > now), default=-1) if name >= 0 else -1
 
     def answered(self, row: int, tier: int, now: float) -> None:
         """Note what it has reached with the answer."""
         name = self._continued[row]
         if name >= 0 and self._ttl_s:
-            self._tier[name], self._until[name] = tier, now + self._ttl_s
+            self._until[name, tier] = now + self._ttl_s

@@ -183,7 +183,7 @@ async def test_bounds_are_shown_with_their_intervals(store: RedisStore, board: D
     for correct in (True, True, True, False):
         await bounds.add(EVERYWHERE, "hits", correct, everywhere=False)
         await quality.draw(down=True)
-        await quality.add("mid", correct)
+        await quality.add("mid", correct, drawn_at={})
     shown = await board.figures("24h")
     false_hits, kept = shown["false_hits"], shown["quality"]["kept"]
     assert (false_hits["estimate"], false_hits["checked"], false_hits["wrong"]) == (0.25, 4, 1)

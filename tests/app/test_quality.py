@@ -13,6 +13,7 @@ from app.cache import RedisConfig
 from app.cache.audit import Fresh, Verdict
 from app.cache.bound import Tally
 from app.embedded_redis import EmbeddedRedis
+from app.errors import CacheUnavailableError, UpstreamError
 from app.quality import QualityConfig
 from app.quality.audit import Pair, QualityAuditor, QualityCheck
 from app.quality.bound import STEP, Kept, moved
@@ -69,6 +70,7 @@ class Bench:
         self.best = answer("The best answer.", "large")
         self.verdict: bool | None = True
         self.asked: list[ChatRequest] = []
+        self.error: UpstreamError | None = None
         self.bounds = FakeQuality()
         self.checks: list[QualityCheck] = []
         judge = self._judge if judged else None
@@ -81,6 +83,8 @@ class Bench:
         return Fresh(self.best, 0.02)
 
     async def _judge(self, request: ChatRequest, routed: Completion, best: Completion) -> Verdict:
+        if self.error:
+            raise self.error
         return Verdict(self.verdict, 0.001)
 
     async def take(self, text: str = "A cheap answer.", tier: str = "local", **fields: Any) -> None:
@@ -125,6 +129,44 @@ async def test_the_day_s_budget_is_kept() -> None:
         await bench.take()
     assert len(bench.asked) == 2
     assert bench.bounds.drawn == [True] * 5
+
+
+async def test_a_judge_that_fails_leaves_the_day_s_budget_kept_and_the_cost_counted() -> None:
+    bench = Bench(QualityConfig(share=1, max_usd_per_day=0.03))
+    bench.error = UpstreamError("down", "top")
+    for _ in range(5):
+        await bench.take()
+    assert (len(bench.asked), bench.bounds.spent_usd) == (2, 0.04)
+    assert [(check.as_good, check.cost_usd) for check in bench.checks] == [(None, 0.02)] * 2
+
+
+async def test_while_nobody_knows_what_was_spent_nothing_is_checked() -> None:
+    bench = Bench()
+    bench.bounds.error = CacheUnavailableError("down")
+    await bench.take()
+    assert bench.asked == []
+
+
+async def test_answers_compared_for_equality_need_no_place_among_the_pairs() -> None:
+    bench = Bench(QualityConfig(share=1, max_pairs=0), judged=False)
+    await bench.take()
+    bench.best = answer('{"city": "Rome"}')
+    await bench.take('{"city": "Rome"}', response_format={"type": "json_object"}, store=False)
+    called = {"name": "weather", "arguments": '{"city": "Rome"}'}
+    bench.best.body["choices"][0]["message"]["tool_calls"] = [{"id": "a", "type": "function", "function": called}]
+    bench.auditor.answered(chat("Why?"), "local", bench.best)
+    await bench.auditor.drain()
+    assert (len(bench.asked), bench.bounds.added) == (2, [("local", True), ("local", True)])
+
+
+async def test_a_word_on_a_pair_from_before_a_cut_point_moved_counts_for_nothing() -> None:
+    bench = Bench(judged=False)
+    await bench.take()
+    bench.bounds.steps = {"local": 1}
+    (pair,) = await bench.bounds.pairs()
+    assert await bench.auditor.label(pair.id, "first")
+    assert bench.bounds.added == []
+    assert (bench.checks[-1].as_good is None, bench.checks[-1].kept) == (False, None)
 
 
 async def test_without_a_judge_pairs_wait_for_people_blind_and_bounded() -> None:
@@ -187,34 +229,36 @@ async def test_two_replicas_count_together_and_move_a_cut_point_once(redis: Embe
     store = RedisConfig().build(url=redis.url)
     await store.run(lambda client: client.flushall())
     one, other = (RedisQuality(store, 0.95, 0.95, lambda: 0.0) for _ in range(2))
+    await one.keep(Pair("p", [], "local", "a", "b", 0.0))
     moves = []
     for i in range(40):
         replica = (one, other)[i % 2]
         await replica.draw(True)
-        _, move = await replica.add("local", as_good=False)
+        _, move = await replica.add("local", as_good=False, drawn_at={})
         moves.append(move)
         if move:
             break
     assert moves[-1] == ("local", 1)
+    assert await one.add("local", as_good=False, drawn_at={}) == (None, None)
     watch = await other.read()
-    assert (watch.kept.steps, watch.kept.tallies, watch.kept.drawn) == ({"local": 1}, {}, 0)
+    assert (watch.kept.steps, watch.kept.tallies, watch.kept.drawn, watch.waiting) == ({"local": 1}, {}, 0, 0)
     await store.close()
 
 
 @pytest.mark.redis
-async def test_redis_keeps_what_was_spent_and_pairs_of_this_week(redis: EmbeddedRedis) -> None:
+async def test_redis_keeps_what_was_spent_and_each_pair_for_a_week(redis: EmbeddedRedis) -> None:
     store = RedisConfig().build(url=redis.url)
     await store.run(lambda client: client.flushall())
     clock = [10 * 86400.0]
     quality = RedisQuality(store, 0.95, 0.95, lambda: clock[0])
     await quality.spend(0.5)
     await quality.spend(0.25)
-    pair = Pair("p", [{"role": "user", "content": "Why?"}], "local", "a", "b", clock[0])
+    pair = Pair("p", [{"role": "user", "content": "Why?"}], "local", "a", "b", clock[0], {"local": 1})
     await quality.keep(pair)
-    await quality.keep(Pair("old", [], "local", "a", "b", 0.0))
     assert await quality.pairs() == [pair]
     watch = await quality.read()
     assert (watch.spent_usd, watch.waiting) == (0.75, 1)
+    assert await store.run(lambda client: client.httl("tw:quality:pairs", "p")) == [7 * 86400]
     assert await quality.take("p") == pair
     assert await quality.take("p") is None
     clock[0] += 86400

@@ -81,6 +81,31 @@ async def test_a_hit_by_meaning_counts_as_a_turn_of_the_tier_that_made_it(provid
     assert (await gateway.handle(then(first, hit, "turn 1"))).tier == "top"
 
 
+async def test_an_exact_hit_renews_what_is_known_of_its_conversation(providers: Providers) -> None:
+    classifier, conversations = FakeClassifier(0.9), FakeConversations()
+    gateway = controller(FakeExactCache(), providers, classifier=classifier, conversations=conversations)
+    first = chat("turn 0")
+    await gateway.handle(first)
+    await gateway.drain()
+    conversations.reached.clear()  # its time is over, the cache's is not
+    hit = await gateway.handle(first)
+    await gateway.drain()
+    classifier.value = 0.1
+    assert (hit.cache.reason, (await gateway.handle(then(first, hit, "turn 1"))).tier) == ("exact", "top")
+
+
+async def test_a_conversation_of_the_same_words_does_not_lower_another(providers: Providers) -> None:
+    for provider in providers.values():
+        provider.completion = answer("You are welcome.")
+    classifier = FakeClassifier()
+    gateway = controller(None, providers, classifier=classifier, conversations=FakeConversations())
+    thanks = chat("Thanks!")
+    for classifier.value in (0.9, 0.1):
+        outcome = await gateway.handle(thanks)
+        await gateway.drain()
+    assert (await gateway.handle(then(thanks, outcome, "One more thing."))).tier == "top"
+
+
 async def test_tenants_have_floors_ceilings_and_cut_points_of_their_own(providers: Providers) -> None:
     tenants = {"careful": {"floor": "mid"}, "thrifty": {"ceiling": "mid"}, "own": {"cuts": [0.0, 0.05]}}
     gateway = controller(None, providers, score=0.1, config=routing(tenants=tenants))
@@ -117,6 +142,41 @@ async def test_the_best_tier_gets_its_share_of_what_is_routed(providers: Provide
         outcomes.append(await gateway.handle(chat(f"{i}")))
     assert sum(outcome.tier == "top" for outcome in outcomes[200:]) / 200 == pytest.approx(0.1, abs=0.02)
     assert {outcome.route for outcome in outcomes} == {"score", "share"}
+
+
+@pytest.mark.parametrize("bounds", [{"ceiling": "mid"}, {"cuts": [0.3, 0.7]}])
+async def test_requests_that_never_reach_the_best_tier_use_up_none_of_its_share(
+    providers: Providers, bounds: dict[str, Any]
+) -> None:
+    classifier = FakeClassifier()
+    config = routing(top_share=0.1, tenants={"apart": bounds})
+    gateway = controller(None, providers, classifier=classifier, config=config)
+    outcomes = []
+    for i in range(600):
+        classifier.value = (i * 37 % 100) / 100
+        outcomes.append(await gateway.handle(chat(f"{i}", tenant="acme")))
+        classifier.value = 0.99
+        await gateway.handle(chat(f"{i}", tenant="apart"))
+    assert sum(outcome.tier == "top" for outcome in outcomes[300:]) / 300 == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"ceiling": "mid"}, {"floor": "mid"}, {"cuts": [0.9, 0.95]}],
+    ids=["ceiling", "floor", "cuts of its own"],
+)
+async def test_what_a_tenants_bounds_decided_moves_nobodys_cut_points(
+    providers: Providers, bounds: dict[str, Any]
+) -> None:
+    quality = FakeQuality()
+    config = routing(quality={"share": 1}, tenants={"apart": bounds})
+    for score in (0.1, 0.5, 0.8):
+        gateway = controller(None, providers, score=score, quality=quality, config=config)
+        outcome = await gateway.handle(chat(tenant="apart"))
+        await gateway.drain()
+        decided = outcome.route in ("score", "share", "quality") and "cuts" not in bounds
+        assert quality.drawn == ([outcome.tier != "top"] if decided else [])
+        quality.drawn.clear()
 
 
 async def test_checks_that_found_bad_answers_send_more_requests_up(providers: Providers) -> None:

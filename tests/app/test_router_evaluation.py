@@ -15,6 +15,7 @@ from app.classifier.calibration import RouterCalibration
 from app.config import read_serve_file
 from app.errors import ConfigError
 from app.router_evaluation import calibrate
+from app.routing import plan
 from tests.fakes import serve_file
 
 EASY = "Thanks, that is all! Say bye to {}."
@@ -67,6 +68,13 @@ def test_rows_that_cannot_be_used_say_why(tmp_path: Path, row: dict[str, Any], m
         calibrate(tmp_path / "outcomes.jsonl", 0.9, None, 0.95, tmp_path / "out.json", None, serve_file(tmp_path))
 
 
+def test_one_row_is_too_few(tmp_path: Path) -> None:
+    (tmp_path / "outcomes.jsonl").write_text(json.dumps({"prompt": "p", "small": 1, "mid": 1, "large": 1}))
+    with pytest.raises(ConfigError, match="takes 100 rows or more"):
+        calibrate(tmp_path / "outcomes.jsonl", 0.9, None, 0.95, tmp_path / "out.json", None, serve_file(tmp_path))
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_a_calibration_of_another_classifier_or_of_other_tiers_does_not_start(tmp_path: Path) -> None:
     name = ClassifierConfig().build().name
     file = tmp_path / "router.json"
@@ -79,7 +87,11 @@ def test_a_calibration_of_another_classifier_or_of_other_tiers_does_not_start(tm
         read_serve_file(serve_file(tmp_path, classifier={"calibration": str(file)}))
 
 
-def test_scores_below_a_cut_point_stay_below_its_tier(tmp_path: Path) -> None:
+def test_scores_at_a_cut_point_go_up_and_those_below_it_do_not(tmp_path: Path) -> None:
     made = RouterCalibration((0.2, 0.5), (0.3, 0.7, 1.0), 0.9, 0.95, 10, 0.9, 1.0, 2.0, (0.3, 0.3, 0.4), "c", "")
-    mapped = made.mapped(np.array([0.0, 0.1999, 0.2, 0.4999, 0.5, 1.0], np.float32))
-    assert (mapped[1] < 0.3 <= mapped[2], mapped[3] < 0.7 <= mapped[4]) == (True, True)
+    below = [float(np.nextafter(np.float32(cut), np.float32(0))) for cut in (0.2, 0.5)]
+    scores = np.array([0.0, below[0], 0.2, below[1], 0.5, 1.0], np.float32)
+    tiers = read_serve_file(serve_file(tmp_path)).config.tiers
+    assert tuple(tier.max_score for tier in tiers) == made.max_scores
+    names = [plan(float(score), tiers)[0].name for score in made.mapped(scores)]
+    assert names == ["local", "local", "mid", "mid", "top", "top"]

@@ -274,8 +274,24 @@ def test_what_a_request_needs_is_read_off_its_body() -> None:
     content = [{"type": "text", "text": "x" * 40}, picture, recording, {"type": "file", "file": {}}]
     messages = [{"role": "system", "content": "y" * 40}, {"role": "user", "content": content}]
     body = {"messages": messages, "tools": [{}], "max_tokens": 30}
-    assert needs_of(body) == Needs(50, frozenset({"tools", "vision", "audio", "files"}))
+    assert needs_of(body) == Needs(51, frozenset({"tools", "vision", "audio", "files"}))
     assert needs_of({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}) == Needs()
+
+
+@pytest.mark.parametrize("where", ["tools", "functions", "tool_calls", "response_format"])
+def test_tools_their_calls_and_schemas_take_up_context_too(where: str) -> None:
+    long = [{"name": "x" * 4000}]
+    asked: dict[str, Any] = {"role": "user", "content": "hi"}
+    fields: dict[str, dict[str, Any]] = {
+        "tools": {"messages": [asked], "tools": long},
+        "functions": {"messages": [asked], "functions": long},
+        "tool_calls": {"messages": [asked, {"role": "assistant", "content": None, "tool_calls": long}]},
+        "response_format": {
+            "messages": [asked],
+            "response_format": {"type": "json_schema", "json_schema": {"schema": {"description": "x" * 4000}}},
+        },
+    }
+    assert 1000 <= needs_of(fields[where]).tokens <= 1020
 
 
 def test_a_prompt_that_may_pass_the_narrowest_tier_is_counted() -> None:
