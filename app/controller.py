@@ -13,7 +13,7 @@ from app.accounting import Accounts, Call
 from app.admission import Admission
 from app.asking import Asked, Asker
 from app.background import Background
-from app.cache import cache_key
+from app.cache import request_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
 from app.cache.coalesce import Coalescer, Event, Lead
 from app.cache.judge import judge_by
@@ -163,7 +163,7 @@ class TrafficController:
             return Call(request, None, CacheLookup("bypass", "no cache"), started)
         # the stable side's entries are those from before the canary
         space = request.arm if request.arm == "canary" else ""
-        key = cache_key(request.body, request.tenant, space)
+        key = request_key(request, space)
         if refusal := lookup_refusal(request, self._config.cache):
             return Call(request, key, CacheLookup("bypass", refusal), started)
         call = Call(request, key, await self._lookups.exactly(key, request.max_age_s), started)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from app.cache import cache_key
+from app.cache import request_key
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
 from app.conversations import begun, continued
@@ -36,7 +36,7 @@ class Gate:
         tenant = record.tenant or ONLY_TENANT
         plain = ChatRequest(body, tenant, last_user_text(body["messages"]))
         request = self._shaper.shaped(plain, None)
-        key = cache_key(request.body, tenant)
+        key = request_key(request)
         refusal = lookup_refusal(request, self._config.cache)
         needs = needs_of(request.body, self._narrowest, request.tiers)
         answer = dict(record.answer) if record.answer else None
