@@ -168,7 +168,7 @@ class FakeRelay:
 
     async def claim(self, key: CacheKey, token: str) -> tuple[str | None, bool]:
         self._check()
-        stored = (key.scope, key.entry) in self.cache.entries
+        stored = (key.scope, key.entry.partition(":")[0]) in self.cache.entries
         leader = self.leaders.setdefault(key, token)
         return (None if leader == token else leader), stored
 
