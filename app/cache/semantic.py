@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from app.cache.agreement import alike, told_apart
+from app.cache.agreement import UNLIKE, alike, told_apart
 from app.cache.audit import AuditConfig
 from app.cache.bound import STEP
 from app.cache.calibration import BUNDLED, Calibration
@@ -213,15 +213,14 @@ class RedisSemanticCache:
         """Whether two answers in free text say the same: what rules can see, else the evidence of both models.
 
         Returns:
-            None where they are neither alike enough nor unlike enough.
+            None where they are neither alike enough nor unlike enough, or alike but longer than the verifier reads.
         """
-        short = max(len(a), len(b)) <= LONGEST_VERIFIED
-        if short and told_apart(a, b):
+        if told_apart(a, b):
             return False
         first, second = await asyncio.gather(self._embed(a), self._embed(b))
         similarity = float(first @ second)
-        if not short:
-            return alike(similarity)
+        if max(len(a), len(b)) > LONGEST_VERIFIED:
+            return None if similarity >= UNLIKE else False
         (probability,) = await self._verify([(a, b)])
         return alike(evidence(similarity, float(probability)))
 

@@ -137,6 +137,17 @@ async def test_a_judge_reads_both_answers(providers: dict[str, FakeProvider], sa
     assert all(text in shown for text in ("Where is Bern?", "In Switzerland.", "In North Carolina."))
 
 
+@pytest.mark.parametrize(("said", "correct"), [("Yes.", None), ("no", False)])
+async def test_a_judge_s_yes_to_answers_that_it_was_not_shown_whole_says_nothing(
+    providers: dict[str, FakeProvider], said: str, correct: bool | None
+) -> None:
+    providers["local"].completion = answer("In North Carolina. " * 400)
+    providers["top"].completion = answer(said, "large")
+    checked = gateway(providers, judge="top")
+    await checked.ask()
+    assert [audit.correct for audit in checked.audits] == [correct]
+
+
 async def test_a_near_miss_is_compared_with_the_answer_it_got(providers: dict[str, FakeProvider]) -> None:
     providers["local"].completion = answer("In Switzerland.")
     checked = gateway(providers, hit=False)
