@@ -16,6 +16,7 @@ from app.replay.shapes import Record
 from app.routing import TierConfig, needs_of
 from app.schema import ChatRequest, Completion
 from app.shaping import Shaper
+from app.shaping.schema import fault
 from app.shaping.tokens import count_tokens
 from app.wire import last_user_text, message_text
 
@@ -44,6 +45,7 @@ class Gate:
         kept = refusal is None
         if answer is not None:
             kept = storable(request, Completion(answer, ""), self._config.cache)
+            kept = kept and fault(request.body, answer) is None
         return {
             "time": _known(record.time),
             "tenant": tenant,

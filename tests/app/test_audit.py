@@ -117,6 +117,15 @@ async def test_a_fresh_answer_that_is_none_counts_for_nothing(providers: dict[st
     assert [audit.correct for audit in checked.audits] == [None]
 
 
+async def test_a_fresh_answer_of_the_wrong_form_counts_for_nothing(providers: dict[str, FakeProvider]) -> None:
+    for provider in providers.values():
+        provider.completion = answer("In Switzerland, I think.")
+    checked = gateway(providers)
+    await checked.controller.handle(chat("Where is Bern?", response_format={"type": "json_object"}))
+    await checked.controller.drain()
+    assert (checked.bounds.added, [audit.correct for audit in checked.audits]) == ([], [None])
+
+
 async def test_a_check_that_fails_harms_nobody(providers: dict[str, FakeProvider]) -> None:
     for provider in providers.values():
         provider.error = UpstreamError("down", "fake")
