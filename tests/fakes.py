@@ -151,6 +151,11 @@ class FakeSemanticCache:
             return CacheLookup("hit", "verified", self.similarity, None, self.entry, EMBEDDING, self.entry_id)
         return CacheLookup("miss", "no candidate", None, None, None, EMBEDDING, None, self.near)
 
+    async def embedding(self, text: str) -> Embedding:
+        if self.error:
+            raise self.error
+        return EMBEDDING
+
     async def agree(self, a: str, b: str) -> bool:
         self.compared.append((a, b))
         return a == b

@@ -176,8 +176,7 @@ class RedisSemanticCache:
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
-        vector = await self._embed(key.text)
-        embedding = Embedding(self._space, vector.astype("<f4").tobytes())
+        embedding = await self.embedding(key.text)
         nearest = await self._store.nearest(key, embedding, self._config.candidates)
         similarity = nearest[0].similarity if nearest else None
         near = [candidate for candidate in nearest if candidate.similarity >= self._config.floor]
@@ -208,6 +207,11 @@ class RedisSemanticCache:
         weight, entry = strongest
         within_a_step = entry if weight >= threshold - STEP else None
         return CacheLookup("miss", "unverified", similarity, weight, None, embedding, None, within_a_step)
+
+    async def embedding(self, text: str) -> Embedding:
+        """Embed a text, to store its answer where no lookup has."""
+        vector = await self._embed(text)
+        return Embedding(self._space, vector.astype("<f4").tobytes())
 
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same: what rules can see, else the evidence of both models.
