@@ -117,7 +117,11 @@ class CacheConfig(Section):
         Raises:
             ConfigError: It cannot be read.
         """
-        return Calibration.load(BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser())
+        return Calibration.load(self.calibration_file())
+
+    def calibration_file(self) -> Path:
+        """Return where the calibration is, or is to be."""
+        return BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser()
 
 
 def model_names(embedder: str, verifier: str) -> str:
