@@ -264,7 +264,7 @@ def calibrate_cache(
     ] = 0.01,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the bound.")] = 0.95,
     out: Annotated[
-        Path | None, typer.Option(help="The file for `cache.calibration`; by default the bundled one.")
+        Path | None, typer.Option(help="The file for `cache.calibration`; by default the one that is there.")
     ] = None,
     config: ConfigFile = LOCAL,
     json_file: JsonFile = None,

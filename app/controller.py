@@ -13,7 +13,7 @@ from app.accounting import Accounts, Call
 from app.admission import Admission
 from app.asking import Asked, Asker
 from app.background import Background
-from app.cache import cache_key
+from app.cache import request_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
 from app.cache.coalesce import Coalescer, Event, Lead
 from app.cache.judge import judge_by
@@ -92,7 +92,7 @@ class TrafficController:
                 cache,
                 bounds,
                 self._past_the_cache,
-                lambda request, completion: storable(request, completion, config.cache),
+                self._may_serve_others,
                 judge_by(self._judged, config.cache.audit.judge) if config.cache.audit.judge else None,
                 on_audit,
             )
@@ -163,7 +163,7 @@ class TrafficController:
             return Call(request, None, CacheLookup("bypass", "no cache"), started)
         # the stable side's entries are those from before the canary
         space = request.arm if request.arm == "canary" else ""
-        key = cache_key(request.body, request.tenant, space)
+        key = request_key(request, space)
         if refusal := lookup_refusal(request, self._config.cache):
             return Call(request, key, CacheLookup("bypass", refusal), started)
         call = Call(request, key, await self._lookups.exactly(key, request.max_age_s), started)
@@ -364,7 +364,7 @@ class TrafficController:
         if outcome.cache.status == "hit":
             return self._hit(call, outcome.cache, outcome.completion)
         lookup = _COALESCED
-        if call.key is not None and storable(call.request, outcome.completion, self._config.cache):
+        if call.key is not None and self._may_serve_others(call.request, outcome.completion):
             lookup = replace(lookup, entry_id=call.key.entry_id)
         return self._hit(call, lookup, outcome.completion)
 
@@ -392,10 +392,14 @@ class TrafficController:
             self.quality.answered(call.request, tier.name, completion)
         return self._store_later(call, completion, tier)
 
+    def _may_serve_others(self, request: ChatRequest, completion: Completion) -> bool:
+        """Whether an answer may be stored: one that is not the JSON asked for may not, though its client gets it."""
+        return storable(request, completion, self._config.cache) and fault(request.body, completion.body) is None
+
     def _store_later(self, call: Call, completion: Completion, tier: TierConfig) -> asyncio.Task[None] | None:
         """Write after the response, off its path."""
         request, key = call.request, call.key
-        if self._exact is None or key is None or not storable(request, completion, self._config.cache):
+        if self._exact is None or key is None or not self._may_serve_others(request, completion):
             return None
         if self._auditor is not None:
             self._auditor.miss(request, key, call.lookup, completion)

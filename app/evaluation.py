@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from app.cache.calibration import BUNDLED, calibrate, evidences, interval
+from app.cache.calibration import calibrate, evidences, interval
 from app.cache.pairs import read_pairs
 from app.cache.semantic import model_names
 from app.config import GatewayConfig, read_serve_file
@@ -206,7 +206,7 @@ def calibrate_cache(
 
     Args:
         pairs_file: JSONL rows `{"a", "b", "same"}`: the stored text, the new one, whether one answer serves both.
-        out: Where the calibration goes; by default where the gateway finds it.
+        out: Where the calibration goes; by default where the configuration has it.
 
     Returns:
         The calibration, with the share of the same pairs that would be hits.
@@ -225,7 +225,7 @@ def calibrate_cache(
     models = model_names(embedder.space, verifier.name)
     data = pairs_file.read_bytes()
     calibration = calibrate(found, same, models, data, max_error_rate, confidence)
-    calibration.save(out or BUNDLED)
+    calibration.save(out or config.calibration_file())
     recall = float(np.mean(found[same] >= calibration.threshold))
     return {**asdict(calibration), "same_pairs_served": round(recall, 4)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
@@ -75,19 +76,17 @@ def cache_import(config_file: Path, file: Path, say: Callable[[str], None]) -> I
     try:
         with _opened(file, "rb") as opened:
             lines = opened.readlines()
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read `{file}`: {error}") from error
 
     async def store(admin: CacheAdmin) -> Imported:
         stored = bad = 0
         for number, line in enumerate(track(lines, "import", console=_CONSOLE), 1):
             try:
-                row = msgspec.json.decode(line, type=Row)
-            except msgspec.DecodeError as error:
+                stored += await admin.load(msgspec.json.decode(line, type=Row))
+            except (msgspec.DecodeError, ValueError) as error:  # not UTF-8, not base64, of another length
                 say(f"`{file}` line {number} is left out: {error}")
                 bad += 1
-                continue
-            stored += await admin.load(row)
         return Imported(stored, len(lines) - stored - bad, bad)
 
     return _with_admin(config_file, store)

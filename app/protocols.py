@@ -106,6 +106,14 @@ class SemanticCache(Protocol):
         """
         ...
 
+    async def embedding(self, text: str) -> Embedding:
+        """Embed a text, to store its answer where no lookup has.
+
+        Raises:
+            CacheUnavailableError: The embedder did not answer.
+        """
+        ...
+
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same; None where that cannot be told.
 

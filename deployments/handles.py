@@ -23,7 +23,7 @@ from app.errors import (
     UpstreamTimeoutError,
 )
 from app.failfast import FailFast
-from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
+from app.schema import CacheKey, CacheLookup, Completion, Embedding, PartStatus, StreamPart, Vectors
 from app.tier.resume import resuming
 from deployments.tracing import answered, call_span, ending
 
@@ -60,6 +60,17 @@ class RemoteCache:
             async with asyncio.timeout(self._timeout_s):
                 lookup: CacheLookup = await self._handle.lookup.remote(key, self._canary)
                 return lookup
+
+    async def embedding(self, text: str) -> Embedding:
+        """Embed a text, to store its answer where no lookup has.
+
+        Raises:
+            CacheUnavailableError: No replica answered in time.
+        """
+        with _guarded(self._failfast, CacheUnavailableError, "the cache"):
+            async with asyncio.timeout(self._timeout_s):
+                embedding: Embedding = await self._handle.embedding.remote(text)
+                return embedding
 
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same; None where that cannot be told.

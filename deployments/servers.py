@@ -26,7 +26,7 @@ from app.errors import CacheUnavailableError, GatewayError
 from app.ledger.calls import CallCounts
 from app.routing import TierConfig
 from app.scaling import Meter
-from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
+from app.schema import CacheKey, CacheLookup, Completion, Embedding, PartStatus, StreamPart, Vectors
 from app.tier import Target, TargetPolicy
 from app.tier.limits import RateLimit, limit_storage
 from app.tier.shared import SharedBreakers
@@ -89,6 +89,10 @@ class CacheServer:
     async def lookup(self, key: CacheKey, canary: bool = False) -> CacheLookup:
         """Decide whether a stored answer serves the key's text, by the canary's configuration or by the other."""
         return await self._caches[canary].lookup(key)
+
+    async def embedding(self, text: str) -> Embedding:
+        """Embed a text, to store its answer where no lookup has."""
+        return await self._caches[False].embedding(text)
 
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same; None where that cannot be told."""

@@ -151,6 +151,11 @@ class FakeSemanticCache:
             return CacheLookup("hit", "verified", self.similarity, None, self.entry, EMBEDDING, self.entry_id)
         return CacheLookup("miss", "no candidate", None, None, None, EMBEDDING, None, self.near)
 
+    async def embedding(self, text: str) -> Embedding:
+        if self.error:
+            raise self.error
+        return EMBEDDING
+
     async def agree(self, a: str, b: str) -> bool:
         self.compared.append((a, b))
         return a == b
@@ -168,7 +173,7 @@ class FakeRelay:
 
     async def claim(self, key: CacheKey, token: str) -> tuple[str | None, bool]:
         self._check()
-        stored = (key.scope, key.entry) in self.cache.entries
+        stored = (key.scope, key.entry.partition(":")[0]) in self.cache.entries
         leader = self.leaders.setdefault(key, token)
         return (None if leader == token else leader), stored
 

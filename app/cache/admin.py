@@ -124,13 +124,30 @@ class CacheAdmin:
                     yield row
 
     async def load(self, row: Row) -> bool:
-        """Store an exported entry for as long as it had left; False if that is no time."""
+        """Store an exported entry for as long as it had left; False if that is no time.
+
+        Raises:
+            ValueError: A vector cannot be read, or is not as long as the others of its scope.
+        """
         if row.ttl_s <= 0:
             return False
-        vectors = [Embedding(space, base64.b64decode(vector)) for space, vector in row.vectors.items()]
+        vectors = [Embedding(space, base64.b64decode(vector, validate=True)) for space, vector in row.vectors.items()]
+        for embedding in vectors:
+            await self._check(row.scope, embedding)
         raw = msgspec.json.encode(row.value)
         await self._store.add(row.scope, row.entry, raw, row.value.tenant, row.used, row.ttl_s, *vectors)
         return True
+
+    async def _check(self, scope: str, embedding: Embedding) -> None:
+        """Raise a ValueError for a vector that Redis would refuse, which looks like one that is down."""
+        name = vectors_name(scope, embedding.space)
+        numbers = np.frombuffer(embedding.vector, "<f4")  # a ValueError where bytes are left over
+        if not numbers.size or not np.isfinite(numbers).all():
+            raise ValueError(f"the vector in {embedding.space} is no vector")
+        if await self._vectors(name):
+            length = int(await self._store.run(lambda client: client.execute_command("VDIM", name)))
+            if length != numbers.size:
+                raise ValueError(f"the vector in {embedding.space} has {numbers.size} numbers, not {length}")
 
     async def _rows(self, scope: str, names: list[str], spaces: list[str]) -> list[Row]:
         def read(client: Any) -> Any:

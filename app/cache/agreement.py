@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from app.cache.decision import LONGEST_VERIFIED
 from app.cache.guard import features, refusal
 from app.cache.surface import plain
 
 ALIKE, UNLIKE = 0.75, 0.5  # evidence from which answers say the same, and below which they do not; between, who knows
+_NEARLY = 0.8  # of all words of two answers that both have
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
@@ -47,12 +49,22 @@ def affirmed(text: str) -> bool | None:
 
 
 def told_apart(a: str, b: str) -> bool:
-    """Whether two short answers contradict each other in a fact that rules can see; one may say more than the other."""
+    """Whether two answers contradict each other in a fact that rules can see; one may say more than the other.
+
+    Of long ones in other words, rules tell nothing: each has names and numbers that the other leaves out.
+    """
+    if max(len(a), len(b)) > LONGEST_VERIFIED and not _nearly_the_same_words(a, b):
+        return False
     rule = refusal(a, b)
     if rule == "number":
         first, second = features(a).numbers, features(b).numbers
         return not (first <= second or second <= first)
     return rule in ("name", "opposite")
+
+
+def _nearly_the_same_words(a: str, b: str) -> bool:
+    first, second = set(features(a).words), set(features(b).words)
+    return len(first & second) >= _NEARLY * len(first | second)
 
 
 def alike(evidence: float) -> bool | None:

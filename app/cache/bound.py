@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from scipy.optimize import brentq
 from scipy.special import betaln
@@ -68,17 +67,23 @@ class Bound:
     hits: Tally = Tally()
     near: Tally = Tally()
 
-    def move(self, limit: float, confidence: float) -> Literal[-1, 0, 1]:
-        """Return the step that the checks call for.
+    def move(self, limit: float, confidence: float, others: int = 0) -> int:
+        """Return the step that the checks call for: 1, 0 or -1; more than 1 where one would be lost below `LOOSEST`.
 
         Args:
             limit: Highest share of wrong hits.
+            others: Steps that add to these: those of all scopes, for a scope.
         """
         if self.hits.interval(confidence)[0] > limit:
-            return 1
+            return total(self.steps, others) + 1 - self.steps - others
         # one step further down, every hit that this adds is one of these
-        return -1 if self.steps > LOOSEST and self.near.interval(confidence)[1] <= limit else 0
+        return -1 if self.steps + others > LOOSEST and self.near.interval(confidence)[1] <= limit else 0
 
     def moved(self, steps: int) -> Bound:
         """Return the bound after a move, its counts begun anew."""
         return replace(self, steps=self.steps + steps, hits=Tally(), near=Tally())
+
+
+def total(steps: int, others: int) -> int:
+    """Add the steps of a scope and of all, no looser together than either may be alone."""
+    return max(steps + others, LOOSEST)

@@ -1,8 +1,8 @@
 """The guard: refuses a hit where the parts of two texts that determine the answer differ, however alike they sound.
 
-Rules look at numbers, formulas, units, dates, versions, code, quotes, names, negation, opposites, direction,
-attributes, languages and formats. Each compares what one text has and the other has not; where neither has any, it is
-silent. Similarity of meaning is not judged here: that is the verifier's part.
+Rules look at numbers, formulas, units, dates, versions, code, layout, case, quotes, names, negation, opposites,
+direction, attributes, languages and formats. Each compares what one text has and the other has not; where neither has
+any, it is silent. Similarity of meaning is not judged here: that is the verifier's part.
 """
 
 from __future__ import annotations
@@ -34,7 +34,19 @@ from app.cache.surface import normal
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*|[$€£₹¥%+#*/=<>^-]+", re.UNICODE)
 _QUOTED = re.compile(r"[\"“”]([^\"“”]{1,200})[\"“”]|(?<!\w)['‘]([^'’]{2,200})['’](?!\w)")
-_CODE = re.compile(r"(?<!`)`++([^`]+)`+")
+_CODE = re.compile(r"```(.*?)```|(?<!`)`++([^`]+)`+", re.DOTALL)
+_INDENTED = re.compile(r"\n([ \t]+[^\s][^\n]*)")
+_OF_SPACES = re.compile(
+    r"\b(?:spaces|white ?spaces?|(?:double|extra|leading|trailing) space|tabs|indent\w*|new ?lines?|line ?breaks?)\b",
+    re.I,
+)
+_NOT_ONE_SPACE = re.compile(r"[^\S ]+|\s{2,}")
+_PATTERN = re.compile(
+    r"\b(?:regexp?|regular expression|pattern|glob|wildcard) ['\"]?([^\W\d_][?.*+])(?=['\"\s]|$)", re.I
+)
+_ARGUMENT = r"(?:\"[^\"\n]{0,80}\"|'[^'\n]{0,80}'|[\w.]{1,2})"
+_CALL = re.compile(rf"(?<!\w)\w{{2,50}}(\((?!s\)){_ARGUMENT}(?:, ?{_ARGUMENT}){{0,9}}\))")  # no file(s)
+_SHORT = re.compile(r"(?<=[^\s.?!:] )([^\W\d_][?.](?= [a-z])|[^\W\d_]{1,2}(?![\w'’+#-]))")
 _IDENTIFIER = re.compile(
     r"(?<![\w.])(?:--?[a-zA-Z][\w-]*|\w+(?:\.\w+)*\(\)|[A-Za-z]+_\w+|[a-z]+[A-Z]\w*|(?=[^\W\d]*\d)(?=\d*[A-Za-z_])\w++"
     r"|[A-Za-z]{1,2}\d*[+-](?![+-])|\d+\+(?![+=])"  # A-, Na+, 18+
@@ -72,6 +84,8 @@ class Features:
     symbols: frozenset[str]
     formulas: frozenset[str]
     code: frozenset[str]
+    layout: tuple[str, ...]
+    cased: frozenset[str]
     said: frozenset[str]
     quotes: frozenset[str]
     names: frozenset[str]
@@ -96,6 +110,10 @@ def refusal(cached: str, new: str) -> str | None:
         return "unit"
     if a.code - b.code - b.said or b.code - a.code - a.said:
         return "code"
+    if a.layout != b.layout:
+        return "layout"
+    if _bare(a.cased - b.cased) & _bare(b.cased - a.cased):
+        return "case"
     if a.quotes != b.quotes and not _only_quoted_otherwise(a, b):
         return "quote"
     for rule, members in _STRICT:
@@ -116,12 +134,13 @@ def refusal(cached: str, new: str) -> str | None:
 @lru_cache(maxsize=4096)
 def features(text: str) -> Features:
     """Extract what the rules compare."""
-    text = normal(text.replace("°C", " celsius").replace("°F", " fahrenheit"))
+    text = normal(text.replace("°C", " celsius").replace("°F", " fahrenheit").replace("\r\n", "\n"))
     raw = _TOKEN.findall(text)
     lowered = [token.lower().replace("’", "'") for token in raw]
     words = [_singular(token) for token in lowered]
-    code = {_tight(span) for span in _CODE.findall(text)}
-    code |= set(_identifiers(_CODE.sub(" ", text)))
+    prose = _CODE.sub(" ", text)
+    code = {(fenced or span).strip("\n") for fenced, span in _CODE.findall(text)}
+    code |= {*_identifiers(prose), *_PATTERN.findall(prose)}
     return Features(
         tokens=frozenset(words)
         | frozenset(lowered)
@@ -133,8 +152,10 @@ def features(text: str) -> Features:
         symbols=CASED_UNITS.intersection(raw),
         formulas=frozenset("".join(found.lower().split()).translate(_SIGNS) for found in _FORMULA.findall(text)),
         code=frozenset(code),
+        layout=_layout(text, prose),
+        cased=_cased(prose),
         said=frozenset(word.strip("`'\"()[].,;:!?") for word in text.lower().split()),
-        quotes=frozenset(_tight(first or second) for first, second in _QUOTED.findall(_CODE.sub(" ", text))),
+        quotes=frozenset(_tight(first or second) for first, second in _QUOTED.findall(prose)),
         names=_names(text),
         negations=sum(token in NEGATIONS or bool(_WORDY_NOT.search(token)) for token in lowered),
         sides=_sides(words),
@@ -155,10 +176,41 @@ def _identifiers(text: str) -> Iterator[str]:
             yield span if span.startswith("-") else span.lower()
 
 
+def _layout(text: str, prose: str) -> tuple[str, ...]:
+    """Return the indented lines after the first, as they are; and of a text about spaces, all that is not one space."""
+    spaces = _NOT_ONE_SPACE.findall(text.strip()) if _OF_SPACES.search(prose) else []
+    return (*(line.rstrip() for line in _INDENTED.findall(prose.strip())), *spaces)
+
+
+def _cased(text: str) -> frozenset[str]:
+    """Return the arguments of calls, and symbols like G, Co and the pattern a?, as they are written.
+
+    There are none where capitals say nothing. Who writes no capital at all means none by a small letter; in Go To It
+    they are a matter of style.
+    """
+    if _shouted(text):
+        return frozenset()
+    calls, lower = frozenset(_CALL.findall(text)), text.lower() == text
+    short = {token for token in _SHORT.findall(" ".join(text.split())) if token.lower() not in _FUNCTION_WORDS}
+    return calls | {
+        token
+        for token in short
+        if token[1:] in ("?", ".") or (not lower and (len(token) == 1 or token.lower() != token))
+    }
+
+
+def _bare(symbols: frozenset[str]) -> set[str]:
+    return {symbol.lower().rstrip("?.") for symbol in symbols}
+
+
+def _shouted(text: str) -> bool:
+    letters = [c for c in text if c.isalpha()]
+    return sum(c.isupper() for c in letters) > 0.6 * len(letters)
+
+
 def _names(text: str) -> frozenset[str]:
     """Return capitalised words that do not open a sentence, in lower case; none where capitals say nothing."""
-    letters = [c for c in text if c.isalpha()]
-    if not letters or sum(c.isupper() for c in letters) > 0.6 * len(letters):
+    if _shouted(text):
         return frozenset()
     found = re.findall(r"(?<=[\w,;] )[A-Z][^\W\d_]+(?![\w])", re.sub(r"['’]s\b|(?<=\w)-(?=\w)", " ", text))
     return frozenset(_alias(_singular(name.lower())) for name in found)

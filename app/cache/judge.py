@@ -27,12 +27,14 @@ def judge_by(complete: Complete, model: str) -> Judge:
 
     Returns:
         A function of the request, the stored answer and the fresh one; it cannot tell where the model says neither
-        yes nor no.
+        yes nor no, nor by a yes to answers that it was not shown whole.
     """
 
     async def judge(request: ChatRequest, stored: Completion, fresh: Completion) -> Verdict:
         words, cost_usd = await compared(complete, model, _INSTRUCTION, request, stored, fresh)
-        return Verdict(affirmed(words), cost_usd)
+        same = affirmed(words)
+        cut = max(len(answer_text(stored.body)), len(answer_text(fresh.body))) > _LONGEST
+        return Verdict(None if same and cut else same, cost_usd)
 
     return judge
 

@@ -50,12 +50,18 @@ class Lookups:
             return _DOWN
 
     async def write(self, key: CacheKey, completion: Completion, tier: str, tenant: str, found: CacheLookup) -> None:
-        """Store an answer with the embedding that the lookup has made."""
+        """Store an answer with the embedding that the lookup has made, or one made now where none was looked up."""
         if self._exact is None:
             return
         entry = CacheEntry(key.text, completion, tier, tenant, self._now())
+        embedding = found.embedding
+        if embedding is None and self._semantic is not None and key.semantic and found is not _DOWN:
+            try:
+                embedding = await self._semantic.embedding(key.text)
+            except CacheUnavailableError as error:
+                log.warning("an answer is cached without its vector: %s", error.message)
         try:
-            await self._exact.put(key, entry, found.embedding)
+            await self._exact.put(key, entry, embedding)
         except CacheUnavailableError as error:
             log.warning("an answer was not cached: %s", error.message)
 

@@ -40,7 +40,7 @@ class RedisRelay:
         """
         pipe = self._client.pipeline(transaction=False)
         pipe.execute_command("SET", _name(key, "f"), token, "NX", "GET", "PX", self._lease_ms, get=True)
-        pipe.exists(_name(key, "e"))
+        pipe.exists(key_name(key.scope, "e", key.entry.partition(":")[0]))  # a flight's name may have a max-age
         leader, stored = await self._call(pipe.execute)
         return leader and leader.decode(), bool(stored)
 

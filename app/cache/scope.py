@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from app.schema import CacheKey
+from app.schema import CacheKey, ChatRequest
 from app.wire import message_text
 
 # Fields that change how an answer is delivered or billed, not what it says. Every other field, known to us or
@@ -30,7 +30,17 @@ _NEUTRAL = frozenset(
 )
 
 
-def cache_key(body: Mapping[str, Any], tenant: str, space: str = "") -> CacheKey:
+def request_key(request: ChatRequest, space: str = "") -> CacheKey:
+    """Fingerprint a request in the shape of its profile, as `cache_key` does.
+
+    A limit that is raised for an answer that it cuts is the raised one, which a stream has from the start.
+    """
+    raised = request.raised_max_tokens
+    body = request.body if raised is None else {**request.body, "max_tokens": raised}
+    return cache_key(body, request.tenant, space, request.tiers)
+
+
+def cache_key(body: Mapping[str, Any], tenant: str, space: str = "", tiers: Collection[str] = ()) -> CacheKey:
     """Fingerprint a request.
 
     The scope covers the tenant, the model asked for, the system prompt, earlier turns, tools, `response_format`
@@ -42,12 +52,14 @@ def cache_key(body: Mapping[str, Any], tenant: str, space: str = "") -> CacheKey
 
     Args:
         space: Keeps requests apart from those of another.
+        tiers: The only ones that may answer, in any order; empty for all.
     """
     *earlier, last = _with_calls_by_order(body["messages"])
     text = message_text(last)
     options = {key: _number(value) for key, value in body.items() if key not in _NEUTRAL and value is not None}
     frame, mixed = _frame(last)
-    scope = _digest([tenant, options, earlier, frame, *([space] if space else [])])
+    apart = [*([space] if space else []), *([sorted(set(tiers))] if tiers else [])]
+    scope = _digest([tenant, options, earlier, frame, *apart])
     entry = _digest(unicodedata.normalize("NFC", text).strip())
     return CacheKey(scope, entry, text, semantic=last["role"] == "user" and bool(text.strip()) and not mixed)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from app.cache.agreement import alike, told_apart
+from app.cache.agreement import UNLIKE, alike, told_apart
 from app.cache.audit import AuditConfig
 from app.cache.bound import STEP
 from app.cache.calibration import BUNDLED, Calibration
@@ -117,7 +117,11 @@ class CacheConfig(Section):
         Raises:
             ConfigError: It cannot be read.
         """
-        return Calibration.load(BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser())
+        return Calibration.load(self.calibration_file())
+
+    def calibration_file(self) -> Path:
+        """Return where the calibration is, or is to be."""
+        return BUNDLED if self.calibration == "bundled" else Path(self.calibration).expanduser()
 
 
 def model_names(embedder: str, verifier: str) -> str:
@@ -176,8 +180,7 @@ class RedisSemanticCache:
         Raises:
             CacheUnavailableError: Redis did not answer.
         """
-        vector = await self._embed(key.text)
-        embedding = Embedding(self._space, vector.astype("<f4").tobytes())
+        embedding = await self.embedding(key.text)
         nearest = await self._store.nearest(key, embedding, self._config.candidates)
         similarity = nearest[0].similarity if nearest else None
         near = [candidate for candidate in nearest if candidate.similarity >= self._config.floor]
@@ -209,19 +212,23 @@ class RedisSemanticCache:
         within_a_step = entry if weight >= threshold - STEP else None
         return CacheLookup("miss", "unverified", similarity, weight, None, embedding, None, within_a_step)
 
+    async def embedding(self, text: str) -> Embedding:
+        """Embed a text, to store its answer where no lookup has."""
+        vector = await self._embed(text)
+        return Embedding(self._space, vector.astype("<f4").tobytes())
+
     async def agree(self, a: str, b: str) -> bool | None:
         """Whether two answers in free text say the same: what rules can see, else the evidence of both models.
 
         Returns:
-            None where they are neither alike enough nor unlike enough.
+            None where they are neither alike enough nor unlike enough, or alike but longer than the verifier reads.
         """
-        short = max(len(a), len(b)) <= LONGEST_VERIFIED
-        if short and told_apart(a, b):
+        if told_apart(a, b):
             return False
         first, second = await asyncio.gather(self._embed(a), self._embed(b))
         similarity = float(first @ second)
-        if not short:
-            return alike(similarity)
+        if max(len(a), len(b)) > LONGEST_VERIFIED:
+            return None if similarity >= UNLIKE else False
         (probability,) = await self._verify([(a, b)])
         return alike(evidence(similarity, float(probability)))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from app.cache import cache_key
+from app.cache import request_key
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
 from app.conversations import begun, continued
@@ -16,6 +16,7 @@ from app.replay.shapes import Record
 from app.routing import TierConfig, needs_of
 from app.schema import ChatRequest, Completion
 from app.shaping import Shaper
+from app.shaping.schema import fault
 from app.shaping.tokens import count_tokens
 from app.wire import last_user_text, message_text
 
@@ -36,7 +37,7 @@ class Gate:
         tenant = record.tenant or ONLY_TENANT
         plain = ChatRequest(body, tenant, last_user_text(body["messages"]))
         request = self._shaper.shaped(plain, None)
-        key = cache_key(request.body, tenant)
+        key = request_key(request)
         refusal = lookup_refusal(request, self._config.cache)
         needs = needs_of(request.body, self._narrowest, request.tiers)
         answer = dict(record.answer) if record.answer else None
@@ -44,6 +45,7 @@ class Gate:
         kept = refusal is None
         if answer is not None:
             kept = storable(request, Completion(answer, ""), self._config.cache)
+            kept = kept and fault(request.body, answer) is None
         return {
             "time": _known(record.time),
             "tenant": tenant,

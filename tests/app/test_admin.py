@@ -115,6 +115,20 @@ async def test_a_scope_is_cleared_with_what_is_known_of_it(store: RedisStore, ad
     assert await bounds.read(kept.scope) == Bound(0, Tally(1))
 
 
+async def test_a_scope_that_had_to_be_tightened_is_tight_when_it_comes_again(
+    store: RedisStore, admin: CacheAdmin
+) -> None:
+    tight, loose = await put(store, "one", "acme", model="mid"), await put(store, "one", "acme", model="top")
+    await store.run(lambda client: client.hset("tw:bounds", mapping={tight.scope: 2, loose.scope: -2}))
+    bounds = RedisBounds(store, 0.01, 0.95)
+    for scope in (tight.scope, loose.scope):
+        await admin.clear_scope(scope)
+    assert [(await bounds.read(scope)).steps for scope in (tight.scope, loose.scope)] == [2, 0]
+    assert [0 < s <= 30 * 24 * 3600 for s in await store.run(lambda c: c.httl("tw:bounds", tight.scope))] == [True]
+    await bounds.add(tight.scope, "hits", True)
+    assert await store.run(lambda client: client.httl("tw:bounds", tight.scope)) == [-1]
+
+
 async def test_the_sweeper_leaves_nothing_of_what_has_expired(store: RedisStore, admin: CacheAdmin) -> None:
     kept = await put(store, "new", "acme")
     for tenant in ("acme", "globex"):

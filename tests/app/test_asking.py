@@ -121,6 +121,15 @@ async def test_a_limit_of_the_clients_own_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("text", "valid"), [(GOOD, True), (BAD, False)])
+async def test_an_answer_of_the_wrong_form_is_given_to_who_asked_and_never_stored(text: str, valid: bool) -> None:
+    cache = FakeExactCache()
+    gateway = controller(cache, {name: FakeProvider("small", answer(text)) for name in ("local", "mid", "top")})
+    assert text_of(await gateway.handle(chat("Where?", response_format=WANTED))) == text
+    await gateway.drain()
+    assert len(cache.entries) == int(valid)
+
+
+@pytest.mark.parametrize(("text", "valid"), [(GOOD, True), (BAD, False)])
 async def test_a_stream_is_checked_at_its_end_and_stored_only_if_it_is_valid(text: str, valid: bool) -> None:
     ended: list[Outcome] = []
     cache = FakeExactCache()

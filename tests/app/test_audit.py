@@ -117,6 +117,15 @@ async def test_a_fresh_answer_that_is_none_counts_for_nothing(providers: dict[st
     assert [audit.correct for audit in checked.audits] == [None]
 
 
+async def test_a_fresh_answer_of_the_wrong_form_counts_for_nothing(providers: dict[str, FakeProvider]) -> None:
+    for provider in providers.values():
+        provider.completion = answer("In Switzerland, I think.")
+    checked = gateway(providers)
+    await checked.controller.handle(chat("Where is Bern?", response_format={"type": "json_object"}))
+    await checked.controller.drain()
+    assert (checked.bounds.added, [audit.correct for audit in checked.audits]) == ([], [None])
+
+
 async def test_a_check_that_fails_harms_nobody(providers: dict[str, FakeProvider]) -> None:
     for provider in providers.values():
         provider.error = UpstreamError("down", "fake")
@@ -135,6 +144,17 @@ async def test_a_judge_reads_both_answers(providers: dict[str, FakeProvider], sa
     assert checked.audits[0].cost_usd == pytest.approx((100 * 10 + 50 * 20) / 1e6)
     shown = providers["top"].bodies[0]["messages"][1]["content"]
     assert all(text in shown for text in ("Where is Bern?", "In Switzerland.", "In North Carolina."))
+
+
+@pytest.mark.parametrize(("said", "correct"), [("Yes.", None), ("no", False)])
+async def test_a_judge_s_yes_to_answers_that_it_was_not_shown_whole_says_nothing(
+    providers: dict[str, FakeProvider], said: str, correct: bool | None
+) -> None:
+    providers["local"].completion = answer("In North Carolina. " * 400)
+    providers["top"].completion = answer(said, "large")
+    checked = gateway(providers, judge="top")
+    await checked.ask()
+    assert [audit.correct for audit in checked.audits] == [correct]
 
 
 async def test_a_near_miss_is_compared_with_the_answer_it_got(providers: dict[str, FakeProvider]) -> None:

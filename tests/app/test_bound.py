@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache.bound import LOOSEST, Bound, Tally
+from app.cache.bound import LOOSEST, Bound, Tally, total
 
 
 def test_nothing_checked_says_nothing() -> None:
@@ -49,6 +49,18 @@ def test_near_misses_that_were_right_loosen_down_to_an_end() -> None:
     assert Bound(near=Tally(100)).move(0.01, 0.95) == 0
     assert Bound(near=near).move(0.01, 0.95) == -1
     assert Bound(LOOSEST, near=near).move(0.01, 0.95) == 0
+
+
+def test_a_scope_and_all_scopes_are_together_no_looser_than_either_may_be() -> None:
+    near = Tally(2000, 2)
+    assert Bound(-2, near=near).move(0.01, 0.95, others=-2) == -1
+    assert Bound(-2, near=near).move(0.01, 0.95, others=LOOSEST + 2) == 0
+    assert total(-2, LOOSEST) == LOOSEST
+
+
+def test_a_scope_that_was_looser_than_that_is_a_step_stricter_by_one_move() -> None:
+    bound, others = Bound(-4, Tally(40, 4)), -4
+    assert total(bound.steps + bound.move(0.01, 0.95, others), others) == LOOSEST + 1
 
 
 def test_wrong_hits_weigh_more_than_near_misses() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.cache.bound import Bound, Tally
+from app.cache.bound import LOOSEST, Bound, Tally
 from app.cache.bounds import EVERYWHERE, RedisBounds
 from app.cache.store import RedisConfig, RedisStore
 from app.embedded_redis import EmbeddedRedis
@@ -52,6 +52,36 @@ async def test_what_is_wrong_everywhere_tightens_every_scope(store: RedisStore) 
     moved = [(await bounds.add(f"scope-{i}", "hits", i % 5 > 0))[1] for i in range(40)]
     assert {step for step, _ in moved} == {0}
     assert (await bounds.read(EVERYWHERE)).steps >= 1
+
+
+async def test_near_misses_that_were_right_loosen_a_step_and_no_further_by_way_of_all_scopes(store: RedisStore) -> None:
+    bounds = RedisBounds(store, 0.1, 0.95)
+    moves = [(await bounds.add("only", "near", True))[1] for _ in range(200)]
+    moved = [i for i, steps in enumerate(moves, 1) if any(steps)][:-LOOSEST]
+    assert {moves[i - 1] for i in moved} == {(-1, 0)}
+    assert moved == [moved[0] * times for times in range(1, 1 - LOOSEST)]  # each step takes as many checks
+
+
+async def test_near_misses_of_many_scopes_loosen_all_and_start_the_counts_of_each_anew(store: RedisStore) -> None:
+    bounds = RedisBounds(store, 0.1, 0.95)
+    for i in range(100):
+        bound, moved = await bounds.add(f"scope-{i % 10}", "near", True)
+        if any(moved):
+            break
+    assert (moved, bound) == ((0, -1), Bound(-1))
+    assert [await bounds.read(f"scope-{i}") for i in range(10)] == [Bound()] * 10
+    await bounds.add("scope-0", "near", False)
+    assert await bounds.read("scope-0") == Bound(near=Tally(1, 1))
+
+
+async def test_a_scope_is_no_looser_than_the_loosest_however_all_scopes_stand(store: RedisStore) -> None:
+    steps = {"a": LOOSEST, EVERYWHERE: LOOSEST}
+    await store.run(lambda client: client.hset("tw:bounds", mapping=steps))
+    bounds = RedisBounds(store, 0.01, 0.95)
+    bounds.steps("a")  # reads in the background
+    assert bounds._reading is not None
+    await bounds._reading
+    assert bounds.steps("a") == LOOSEST
 
 
 async def test_the_bound_settles_where_the_limit_is_kept(store: RedisStore) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -202,6 +203,7 @@ OTHERS = {
     "another tenant": (chat("hello", tenant="globex"), chat("hello")),
     "another text": (chat("goodbye"), chat("hello")),
     "another age": (chat("hello"), ChatRequest(chat("hello").body, "acme", "hello", max_age_s=60)),
+    "other tiers": (chat("hello"), replace(chat("hello"), tiers=("top",))),
     "no-cache": (chat("hello", lookup=False), chat("hello", lookup=False)),
     "no-store": (chat("hello", lookup=False, store=False), chat("hello")),
     "temperature": (chat("hello", temperature=1.5), chat("hello", temperature=1.5)),
@@ -423,8 +425,9 @@ async def test_a_call_goes_on_while_another_replica_waits_and_stops_after(
     await until(lambda: upstream.closed == 1)
 
 
+@pytest.mark.parametrize("max_age_s", [None, 60.0])
 async def test_an_answer_stored_between_the_lookup_and_the_lead_is_found(
-    cache: FakeExactCache, upstream: GatedProvider, relay: FlightRelay
+    cache: FakeExactCache, upstream: GatedProvider, relay: FlightRelay, max_age_s: float | None
 ) -> None:
     class SlowRelay(WatchedRelay):
         asked, go = asyncio.Event(), asyncio.Event()
@@ -436,7 +439,7 @@ async def test_an_answer_stored_between_the_lookup_and_the_lead_is_found(
 
     upstream.gate.set()
     slow = SlowRelay(relay)
-    late = asyncio.create_task(gateway(cache, upstream, slow).handle(ASK))
+    late = asyncio.create_task(gateway(cache, upstream, slow).handle(replace(ASK, max_age_s=max_age_s)))
     await slow.asked.wait()
     first = gateway(cache, upstream, relay)
     await first.handle(ASK)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -111,6 +112,28 @@ async def test_the_embedding_of_a_miss_is_stored_with_the_answer(cache: FakeExac
     await gateway.handle(chat("hello"))
     await gateway.drain()
     assert cache.embeddings == [EMBEDDING]
+
+
+@pytest.mark.parametrize("fields", [{"lookup": False}, {"max_age_s": 60.0}])
+async def test_an_answer_that_no_lookup_by_meaning_preceded_is_embedded_when_it_is_stored(
+    cache: FakeExactCache, providers: Providers, fields: dict[str, Any]
+) -> None:
+    remember(cache, chat("hello"), answer("An hour old."))
+    gateway = controller(cache, providers, semantic=FakeSemanticCache())
+    await gateway.handle(replace(chat("hello"), **fields))
+    await gateway.drain()
+    assert cache.embeddings == [EMBEDDING]
+
+
+async def test_an_answer_that_cannot_be_embedded_is_stored_for_the_same_text(
+    cache: FakeExactCache, providers: Providers
+) -> None:
+    semantic = FakeSemanticCache()
+    semantic.error = CacheUnavailableError("down")
+    gateway = controller(cache, providers, semantic=semantic)
+    await gateway.handle(chat("hello", lookup=False))
+    await gateway.drain()
+    assert (len(cache.entries), cache.embeddings) == (1, [None])
 
 
 async def test_no_answer_is_shared_between_tenants(cache: FakeExactCache, providers: Providers) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from app import bundled
+from app.cache.calibration import Calibration
 from app.errors import ConfigError
-from app.evaluation import evaluate_cache, evaluate_routing
+from app.evaluation import calibrate_cache, evaluate_cache, evaluate_routing
 from app.pair_evaluation import evaluate_pairs
+from tests.fakes import serve_file
 
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 
@@ -96,6 +98,15 @@ def test_cache_pairs_counts_what_is_served_and_refused_by_kind_and_by_reason(tmp
         "personal": {"same": 0, "different": 1},
         "surface": {"same": 1, "different": 1},
     }
+
+
+def test_a_calibration_goes_where_the_configuration_has_it_unless_told_otherwise(tmp_path: Path) -> None:
+    pairs = pairs_file(tmp_path / "in.jsonl", *[("How do I bake bread?", "how do i bake bread", 1, "surface")] * 20)
+    config = serve_file(tmp_path, cache={"calibration": str(tmp_path / "mine.json")})
+    calibrate_cache(pairs, 0.5, 0.95, None, config)
+    calibrate_cache(pairs, 0.4, 0.95, tmp_path / "other.json", config)
+    limits = [Calibration.load(tmp_path / name).max_error_rate for name in ("mine.json", "other.json")]
+    assert limits == [0.5, 0.4]
 
 
 def test_cache_pairs_refuses_a_file_without_pairs(tmp_path: Path) -> None:

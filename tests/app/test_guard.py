@@ -56,6 +56,25 @@ DIFFER = {
         ("How big is the Na+ ion?", "How big is a Na atom?"),
         ("Which films are for 18+?", "Which films are for 18?"),
         ("Is the boarding at 10am late?", "Is the boarding at 10pm late?"),
+        ("What does `a.` match?", "What does `a` match?"),
+        ("Is `x  y` one argument?", "Is `x y` one argument?"),
+        ("What does the regex a? match", "What does the regex a. match"),
+        ('What does the regex "a?" match?', 'What does the regex "a" match?'),
+        ("Fix it:\n```\nif a:\n    b()\n    c()\n```", "Fix it:\n```\nif a:\n    b()\nc()\n```"),
+        ("Fix it:\n```js\nlet a = `x`\n```", "Fix it:\n```js\nlet a = `X`\n```"),
+    ],
+    "layout": [
+        ("Is this right?\nif a:\n    b()\n    c()", "Is this right?\nif a:\n    b()\nc()"),
+        ("Is this valid?\na:\n  b:\n    c: 1", "Is this valid?\na:\n  b:\n  c: 1"),
+        ("Is it right?\nall:\n\tmake it", "Is it right?\nall:\n    make it"),
+        ("How many spaces are in this: a  b", "How many spaces are in this: a b"),
+    ],
+    "case": [
+        ("What is the constant G?", "What is the constant g?"),
+        ("What is the density of Co?", "What is the density of CO?"),
+        ("what does print(A) do", "what does print(a) do"),
+        ('What does len("Ab") give?', 'What does len("ab") give?'),
+        ("Does a? match nothing", "Does a. match nothing"),
     ],
     "quote": [
         ('What does "break a leg" mean?', 'What does "hit the sack" mean?'),
@@ -158,6 +177,16 @@ SAME = [
     ("What may happen to glass?", "What might happen to glass?"),
     ("May I paint glass?", "Can I paint glass?"),
     ("Pre- and post-war stamps", "Stamps, pre-war and post-war"),
+    ("Which fruit has vitamin C?", "which fruit has vitamin c"),
+    ("WHICH FRUIT HAS VITAMIN C", "Which fruit has vitamin c?"),
+    ("How Do I Go To It On My Own?", "How do I go to it on my own?"),
+    ("Is AI useful?", "Is ai useful?"),
+    ("Do I write loops in c++ here?", "Do I write loops in C++ here?"),
+    ("How do I rename File(s)?", "How do I rename file(s)?"),
+    ("What is RAM(random access memory)?", "what is ram(random access memory)"),
+    ("How do  I bake\nbread?", "How do I bake bread?"),
+    ("Please fix it:\n```\na()\n```\nThanks!", "fix it:\r\n```\r\na()\r\n```"),
+    ("Hi! Is it valid?\na:\n  b: 1\n\nThank you", "is it valid\na:\n  b: 1"),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from app.schema import CacheEntry, Embedding
 from tests.fakes import answer, chat, serve_file
 
 VECTOR = Embedding("line", b"\x00\x00\x80?")
+PACKED = base64.b64encode(VECTOR.vector)
+BAD_VECTORS = [b"!" + PACKED, PACKED[:-3], b"", base64.b64encode(b"abc"), base64.b64encode(2 * VECTOR.vector)]
 
 
 @pytest.fixture
@@ -76,10 +80,18 @@ def test_lines_that_cannot_be_read_are_named_and_the_others_stored(
     cache_export(config, file, "acme")
     line = file.read_bytes()
     expired = line.replace(b'"ttl_s":', b'"ttl_s":-')
-    file.write_bytes(b"not JSON\n" + line + b"{}\n" + expired)
+    bad = [b"not JSON\n", b"{}\n", line.replace(b"hello", b"h\xff"), *(line.replace(PACKED, v) for v in BAD_VECTORS)]
+    file.write_bytes(line + b"".join(bad) + expired)
     said: list[str] = []
-    assert cache_import(config, file, said.append) == Imported(1, 1, 2)
-    assert ["line 1" in said[0], "line 3" in said[1]] == [True, True]
+    assert cache_import(config, file, said.append) == Imported(1, 1, len(bad))
+    assert [f"line {number} is left out" in words for number, words in enumerate(said, 2)] == [True] * len(bad)
+
+
+def test_a_compressed_file_that_is_cut_off_is_refused(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cache.jsonl.gz"
+    file.write_bytes(gzip.compress(b"{}" * 100)[:-12])
+    with pytest.raises(ConfigError, match=r"cannot read `.*gz`"):
+        cache_import(config, file, print)
 
 
 def test_an_embedded_redis_that_does_not_run_says_what_to_start(config: Path) -> None:

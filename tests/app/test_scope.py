@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache import cache_key
+from app.cache import cache_key, request_key
 from app.schema import CacheKey
+from app.shaping import ProfileConfig, Shaper
+from tests.fakes import chat
 
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
@@ -72,6 +74,56 @@ def test_how_an_answer_is_delivered_does_not_separate(fields: dict[str, Any]) ->
 )
 def test_what_changes_the_answer_separates(fields: dict[str, Any]) -> None:
     assert key(**fields).scope != key().scope
+
+
+SHAPER = Shaper(
+    {
+        "cheap": ProfileConfig(models=("cheap", "thrifty"), tiers=("local", "mid"), max_tokens=20),
+        "frugal": ProfileConfig(models=("frugal",), tiers=("mid", "local"), max_tokens=20),
+        "best": ProfileConfig(models=("best",), tiers=("top",), max_tokens=20),
+        "free": ProfileConfig(models=("free",), max_tokens=20),
+        "any": ProfileConfig(models=("any",)),
+    },
+    "auto",
+)
+
+
+def scope_of(model: str, **fields: Any) -> str:
+    return request_key(SHAPER.shaped(chat(model=model, **fields), None)).scope
+
+
+def test_profiles_that_differ_in_who_may_answer_alone_share_nothing() -> None:
+    assert len({scope_of(model) for model in ("cheap", "best", "free", "any")}) == 4
+
+
+def test_aliases_that_mean_the_same_share() -> None:
+    assert scope_of("cheap") == scope_of("thrifty") == scope_of("frugal")
+    assert scope_of("any") == scope_of("auto")
+
+
+def test_a_streamed_request_shares_with_a_plain_one_under_a_profiles_limit() -> None:
+    assert scope_of("cheap", stream=True) == scope_of("cheap")
+    assert scope_of("cheap", max_tokens=20) != scope_of("cheap")  # a limit that cuts, and is not raised
+
+
+asked_for = st.fixed_dictionaries(
+    {
+        "tiers": st.lists(st.sampled_from(["local", "mid", "top"]), max_size=3, unique=True),
+        "max_tokens": st.sampled_from([None, 20, 80]),
+        "temperature": st.sampled_from([None, 0.5]),
+        "instruction": st.sampled_from([None, "Be brief."]),
+    }
+)
+
+
+@given(one=asked_for, other=asked_for, streamed=st.tuples(st.booleans(), st.booleans()))
+def test_two_profiles_share_a_scope_exactly_when_they_ask_the_same_of_the_same_tiers(
+    one: dict[str, Any], other: dict[str, Any], streamed: tuple[bool, bool]
+) -> None:
+    shaper = Shaper({n: ProfileConfig(models=(n,), **p) for n, p in (("one", one), ("other", other))}, "auto")
+    requests = [chat(model=n, stream=stream) for n, stream in zip(("one", "other"), streamed, strict=True)]
+    scopes = {request_key(shaper.shaped(request, None)).scope for request in requests}
+    assert (len(scopes) == 1) == ({**one, "tiers": set(one["tiers"])} == {**other, "tiers": set(other["tiers"])})
 
 
 def test_the_order_of_fields_does_not_separate() -> None:

@@ -206,6 +206,20 @@ def test_the_limit_is_the_calibration_s_unless_the_audit_has_its_own(tmp_path: P
     assert CacheConfig.model_validate({"audit": {"max_error_rate": 0.05}}).max_error_rate() == 0.05
 
 
+LONG = (
+    "To {} the second factor of your account, open the settings, choose the page about security, and scroll down to "
+    "the part that is called sign-in. Press the button beside the second factor, enter your password once more, and "
+    "type the code that we send to the phone number you have given us. The code is good for {} seconds; ask for a new "
+    "one if it comes late. You will see a message as soon as it is done, and a mail says when it was changed."
+)
+LONG_OTHERWISE = (
+    "Under Settings > Security > Sign-in there is a switch named Second Factor, which is what you want to enable. It "
+    "asks for the password of your account first. We then text a code to your phone, to be typed in in 300 seconds. "
+    "Once that has worked, the page shows a green tick and a mail from us confirms the change, with the time and the "
+    "place. Should no code come, press Resend; should it never come, the people of the Help Desk can look into it."
+)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "same"),
     [
@@ -214,11 +228,16 @@ def test_the_limit_is_the_calibration_s_unless_the_audit_has_its_own(tmp_path: P
         ("To enable it, open Security and switch it on.", "To disable it, open Security and switch it off.", False),
         ("It grows best in shade, in wet soil.", "Its flowers are sold at the market on Mondays.", False),
         ("Water boils at 100 degrees.", "Water boils at 90 degrees.", False),
-        ("word " * 200 + "about basil", "word " * 200 + "about basil, again", True),
+        (LONG.format("enable", 300), LONG.format("disable", 300), False),
+        (LONG.format("enable", 300), LONG.format("enable", 900), False),
+        (LONG.format("enable", 300), LONG.format("enable", 300) + " Your devices stay as they are.", None),
+        (LONG.format("enable", 300), LONG_OTHERWISE, None),
         ("How to store basil. " * 40, "The history of Rome. " * 40, False),
     ],
 )
-async def test_answers_agree_by_their_facts_and_their_meaning(a: str, b: str, same: bool) -> None:
+async def test_answers_agree_by_their_facts_and_their_meaning_if_they_are_read_whole(
+    a: str, b: str, same: bool | None
+) -> None:
     if "minilm" in missing():
         pytest.skip("the bundled encoder is not prepared; `tierwise prepare` does")
     embedder, verifier = OnnxEmbedderConfig().build(), VerifierConfig().build()
