@@ -185,6 +185,29 @@ class Telemetry:
             counter.inc(value, tags)
 
 
+class ReloadTelemetry:
+    """Which configuration a replica has; `tierwise apply` reads it."""
+
+    def __init__(self) -> None:
+        self._taken = metrics.Gauge(
+            "tierwise_configuration_applied_s",
+            "Unix time of the `tierwise apply` that gave the configuration in force; 0 for that of the start.",
+        )
+        self._refused = metrics.Gauge(
+            "tierwise_configuration_refused_s",
+            "Unix time of the `tierwise apply` whose configuration could not be taken; 0 if the last one could.",
+        )
+
+    def record_taken(self, applied_s: float) -> None:
+        """Say that a configuration is in force."""
+        self._taken.set(applied_s)
+        self._refused.set(0)
+
+    def record_refused(self, applied_s: float) -> None:
+        """Say that a configuration could not be taken, so that the one before stays."""
+        self._refused.set(applied_s)
+
+
 class TierTelemetry:
     """The metrics of one API tier's replica."""
 
