@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +42,7 @@ from deployments.request_log import RequestLog
 from deployments.telemetry import Telemetry, prometheus
 from deployments.tracing import describe, describe_error
 
+log = logging.getLogger("ray.serve")
 _Close = Callable[[], Awaitable[None]]
 _DRAIN_S = 5.0  # for checks and writes off the path, before a replica ends
 
@@ -142,7 +144,7 @@ class Ingress:
         # nothing fails from here on
         self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
         self._log = RequestLog() if config.log_requests else None
-        self._config, self._stand_ins = config, config.stand_ins()
+        self._config, self._stand_ins, self._tenants = config, config.stand_ins(), tenants
         for replaced in self._controllers:
             self._replaced.start(replaced.drain())
         self._controllers, self._api = [controller, *([canary] if canary else [])], api
@@ -193,6 +195,15 @@ class Ingress:
         if self._store is None:
             return None
         return RedisQuality(self._store, config.quality_kept(), config.routing.quality.confidence)
+
+    async def check_health(self) -> None:
+        """Read the tenants' keys again, and export what the replica alone knows; Serve calls this every ten seconds."""
+        self._telemetry.record_tasks(len(asyncio.all_tasks()))
+        known = self._tenants  # those of the configuration that the file is read for
+        try:
+            known.take(await asyncio.to_thread(self._config.tenants.build))
+        except GatewayError as error:
+            log.error("the tenants' keys stay as they were: %s", error.message)
 
     def record(self, outcome: Outcome) -> None:
         """Count an answered request, enter it in the ledger and write its line."""

@@ -69,6 +69,7 @@ class Telemetry:
         self._steps = metrics.Gauge(
             "tierwise_cache_threshold_steps", "Steps of all scopes above the calibrated threshold."
         )
+        self._tasks = metrics.Gauge("tierwise_asyncio_tasks", "Tasks of an ingress replica's event loop, of late.")
         self._saved_by_tier: dict[str, float] = {}
         self._cascades = metrics.Counter(
             "tierwise_cascades", "Cheaper tiers tried first near a cut point: `kept`, or why not.", tag_keys=("result",)
@@ -174,6 +175,10 @@ class Telemetry:
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw."""
         self._errors.inc(1, {"status": str(error.status_code), "type": error.type})
+
+    def record_tasks(self, count: int) -> None:
+        """Show how many tasks there are."""
+        self._tasks.set(count)
 
     def record_dropped(self, count: int) -> None:
         """Count records that the ledger has lost."""

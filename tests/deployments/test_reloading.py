@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from app.tenants import key_hash
 from deployments.ingress import Ingress
 from deployments.reloading import Reloading
 from deployments.servers import CacheServer, ClassifierServer
-from deployments.telemetry import ReloadTelemetry
+from deployments.telemetry import ReloadTelemetry, Telemetry
 from tests.fakes import CONFIG, answer
 
 ARGS = CONFIG.model_dump(mode="json", exclude_defaults=True)
@@ -136,6 +137,37 @@ async def test_profiles_and_tenants_take_effect(ingress: Ingress, client: httpx2
     await ingress.reconfigure(user_config(profiles=profiles, tenants={"kind": "keys", "file": str(keys)}))
     assert "short" in await models(client, "tw-acme")
     assert await models(client, "tw-other") == set()
+
+
+async def test_keys_are_read_again_while_a_replica_runs_and_stay_as_they_were_if_their_file_is_wrong(
+    ingress: Ingress, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    keys = tmp_path / "tenants.keys"
+
+    async def known(written: str) -> list[bool]:
+        keys.write_text(written)
+        await ingress.check_health()
+        return [bool(await models(client, key)) for key in ("tw-old", "tw-new")]
+
+    old, new = f"{key_hash('tw-old')} acme\n", f"{key_hash('tw-new')} acme\n"
+    keys.write_text(old)
+    await ingress.reconfigure(user_config(tenants={"kind": "keys", "file": str(keys)}))
+    assert await known(old) == [True, False]
+    assert await known(old + new) == [True, True]
+    assert await known("not a line of keys") == [True, True]
+    assert await known(new) == [False, True]
+
+
+async def test_the_tasks_of_a_replica_are_exported(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(Telemetry, "record_tasks", lambda self, count: counts.append(count))
+    await ingress.reconfigure(user_config())
+    await ingress.check_health()
+    idle = [asyncio.create_task(asyncio.sleep(60)) for _ in range(5)]
+    await ingress.check_health()
+    for task in idle:
+        task.cancel()
+    assert counts[1] - counts[0] == 5
 
 
 async def test_what_cannot_be_served_leaves_the_last_that_could_and_is_reported(
