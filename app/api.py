@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,7 +64,6 @@ def build_api(
     clearer: CacheClearer | None = None,
     embedder: TextEmbedder | None = None,
     books: Books = UNKEPT,
-    on_stop: Callable[[], Awaitable[None]] | None = None,
     dashboard: Dashboard | None = None,
     canary: TrafficController | None = None,
 ) -> FastAPI:
@@ -79,16 +77,9 @@ def build_api(
         clearer: Evicts by scope and by tenant; None where there is no cache.
         embedder: The cache's encoder; likewise.
         books: The ledger, and the tenants' budgets.
-        on_stop: Awaited before the process ends.
         dashboard: Gathers the figures of `/dashboard`; None where no ledger is kept.
         canary: Answers the requests of the configuration's canary.
     """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        if on_stop is not None:
-            await on_stop()
 
     stable = _Side(controller, Shaper(config.profiles, config.auto_models[0]))
     second = config.canary_config()
@@ -96,9 +87,7 @@ def build_api(
     if canary is not None and second is not None:
         side = _Side(canary, Shaper(second.profiles, second.auto_models[0]))
     sides = {"": stable, "stable": stable, "canary": side}
-    api = FastAPI(
-        title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
-    )
+    api = FastAPI(title="Tierwise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
 
     def identified(http: Request) -> tuple[str, str]:
         """Return the id of the request and the tenant, and leave them for the log."""

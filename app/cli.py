@@ -64,11 +64,12 @@ def apply(
     address: Annotated[
         str | None, typer.Option(help="Ray's dashboard, as http://HOST:8265; by default this machine's.")
     ] = None,
+    url: Annotated[str | None, typer.Option(help="The gateway, if it is on another host or port than that.")] = None,
 ) -> None:
     """Give a running gateway a changed configuration; replicas restart only for what they hold from their start."""
     from app.apply import apply as apply_file
 
-    applied = apply_file(config, address, say)
+    applied = apply_file(config, address, say, url=url)
     say(f"changed: {', '.join(applied.changed) or 'nothing'}")
     say("replicas were replaced" if applied.restarted else "no replica was restarted")
 

@@ -11,6 +11,7 @@ from app.section import Section
 
 _CONTEXT = 4096  # of a model whose `engine` does not say
 _MEMORY_SHARE = 0.9  # of a replica's part of a GPU; the rest is for CUDA graphs and for the neighbour on the same GPU
+_ALONE = 0.98  # of a whole GPU; CUDA itself has the rest before the engine looks
 
 
 class LocalLLMConfig(Section):
@@ -23,7 +24,7 @@ class LocalLLMConfig(Section):
         cpus: CPUs that Ray sets aside for a replica; a GPU's replica has them beside it.
         gpu_fraction: Part of one GPU that a replica has to itself, or a number of whole GPUs, which share the model
             (`tensor_parallel_size`). The engine takes nine tenths of that memory; a `gpu_memory_utilization` of your
-            own, a share of the whole GPU, must not be over the part.
+            own, a share of the whole GPU, must not be over that, or over 0.98 of whole ones.
         engine: vLLM engine arguments (`max_model_len`, `dtype`, ...). JSON without blank space is a sixth shorter:
             `structured_outputs_config: {backend: xgrammar, disable_any_whitespace: true}`; schemas that xgrammar does
             not know are then refused, where by default another backend takes them.
@@ -53,11 +54,13 @@ class LocalLLMConfig(Section):
         shards = pipeline * int(self.engine.get("tensor_parallel_size", self.gpus // pipeline))
         if shards != self.gpus:
             raise ValueError(f"gpu_fraction: is {part:g}, but `engine` spreads the model over {shards} GPUs")
-        if self.gpu_memory > min(part, 1):
+        most = _most_memory(part)
+        if self.gpu_memory > most:
             number = int(1 / part + 1e-9) or 1
             raise ValueError(
                 f"engine.gpu_memory_utilization: a replica with {part:g} of a GPU must not take {self.gpu_memory:g} "
-                f"of its memory, since {number} of them would take {number * self.gpu_memory:g}; set at most {part:g}"
+                f"of its memory, since {number} of them would take {number * self.gpu_memory:g} and each somewhat more "
+                f"for CUDA, so that the last one would not start; set at most {most:g}"
             )
         return self
 
@@ -70,7 +73,7 @@ class LocalLLMConfig(Section):
     def gpu_memory(self) -> float:
         """Share of the memory of each of its GPUs that a replica takes."""
         own = self.engine.get("gpu_memory_utilization")
-        return round(_MEMORY_SHARE * min(self.gpu_fraction, 1), 3) if own is None else float(own)
+        return _share(self.gpu_fraction) if own is None else float(own)
 
     @property
     def target(self) -> str:
@@ -81,3 +84,12 @@ class LocalLLMConfig(Section):
     def context_tokens(self) -> int:
         """Tokens of the longest prompt and answer together."""
         return int(self.engine.get("max_model_len", _CONTEXT))
+
+
+def _share(part: float) -> float:
+    return round(_MEMORY_SHARE * min(part, 1), 3)
+
+
+def _most_memory(part: float) -> float:
+    """Return the share of a GPU that an engine may take: it does not start unless all of that is free."""
+    return _share(part) if part < 1 else _ALONE

@@ -9,6 +9,8 @@ from typing import Any
 
 from app.config import ServeFile
 
+_AUTO = 100  # replicas that Serve starts at most for `num_replicas: auto`
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -74,5 +76,7 @@ def _replicas(size: Mapping[str, Any]) -> tuple[int, int]:
     if isinstance(number, int):
         return number, number
     scaling = size.get("autoscaling_config") or {}
+    if number == "auto":
+        scaling = {"max_replicas": _AUTO, **scaling}
     least = int(scaling.get("initial_replicas") or scaling.get("min_replicas", 1))
     return max(least, 1), max(int(scaling.get("max_replicas", 1)), least, 1)

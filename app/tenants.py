@@ -37,7 +37,7 @@ class KeyFileTenants(Section):
     A line that ends in `admin` is a key that may manage the cache of every tenant.
 
     Attributes:
-        file: Its path, on every node; read when a replica starts.
+        file: Its path, on every node; a replica reads it when it starts and every ten seconds.
     """
 
     kind: Literal["keys"] = "keys"
@@ -112,6 +112,10 @@ class Tenants:
         self._keys = keys or {}
         self._everyone = everyone
         self._admins = admins
+
+    def take(self, other: Tenants) -> None:
+        """Know the keys that another knows, and no more those that were known before."""
+        self._keys, self._everyone, self._admins = other._keys, other._everyone, other._admins
 
     def is_admin(self, authorization: str | None) -> bool:
         """Whether an `Authorization` header, that `of` accepts, may manage the cache of every tenant."""

@@ -35,14 +35,15 @@ def build_app(config: GatewayConfig) -> Application:
     stand_ins = config.stand_ins()
     bound = {tier.name: bind_tier(tier, config.redis) for tier in config.tiers if tier.name not in stand_ins}
     tiers = {tier.name: bound[stand_ins.get(tier.name, tier.name)] for tier in config.tiers}
-    cache, canary, slices = None, config.canary_config(), config.gpu_slices()
+    cache, slices = None, config.gpu_slices()
+    # replaced by `tierwise apply`, so that a replica that starts later has what was applied last
+    args = {"user_config": {"args": config.model_dump(mode="json", exclude_unset=True)}}
     if config.redis is not None:
         config.redis.url()  # missing: stop here, not in a replica
-        searcher = serve.deployment(CacheServer, name="Cache", **_model(slices["Cache"]))
-        cache = searcher.bind(config.cache, config.redis, canary.cache if canary else None)
-    scorer = serve.deployment(ClassifierServer, name="Classifier", **_model(slices["Classifier"]))
-    classifier = scorer.bind(config.classifier, canary.classifier if canary else None)
-    ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **_INGRESS)
+        searcher = serve.deployment(CacheServer, name="Cache", **args, **_model(slices["Cache"]))
+        cache = searcher.bind(config.cache, config.redis)
+    classifier = serve.deployment(ClassifierServer, name="Classifier", **args, **_model(slices["Classifier"])).bind()
+    ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", **args, **_INGRESS)
     return ingress.bind(config, cache, classifier, tiers)
 
 

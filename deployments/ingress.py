@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,11 +37,13 @@ from app.quality.store import RedisQuality
 from app.schema import Outcome, PartStatus
 from app.shaping.tokens import count_tokens
 from deployments.handles import RemoteCache, RemoteClassifier, RemoteProvider, ask_status
+from deployments.reloading import Reloading
 from deployments.request_log import RequestLog
-from deployments.servers import kept_if_wrong
 from deployments.telemetry import Telemetry, prometheus
 from deployments.tracing import describe, describe_error
 
+log = logging.getLogger("ray.serve")
+_Close = Callable[[], Awaitable[None]]
 _DRAIN_S = 5.0  # for checks and writes off the path, before a replica ends
 
 
@@ -55,10 +58,20 @@ def _leaving_the_id(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], A
     return sent
 
 
+async def _live(receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]], close: _Close) -> None:
+    """Take ASGI's messages of the replica's start and of its end, at which `close` is awaited."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
 class Ingress:
     """One replica of the gateway's front.
 
     Args:
+        config: What it holds from its start: Redis and the ledger. The rest comes by `reconfigure`.
         cache: None runs without a cache.
         tiers: A handle for every tier; a stand-in's twice.
     """
@@ -84,37 +97,36 @@ class Ingress:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
         self._shown: RedisStore | None = None
         self._replaced = Background()
-        self._controllers, self._api = self._built(config)
+        self._reloading = Reloading()
+        self._controllers: list[TrafficController] = []
+        self._api: FastAPI | None = None
 
     def __serve_build_asgi_app__(self) -> Callable[[Any, Any, Any], Awaitable[None]]:
         async def current(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":  # of the replica, which outlives its APIs
+                await _live(receive, send, self.close)
+                return
+            assert self._api is not None  # Serve calls `reconfigure` before it sends requests
             await self._api(scope, receive, _leaving_the_id(send))
 
         return current
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Answer by another configuration from now on; one that cannot be served is logged, and the old one stays.
+        """Answer by this configuration from now on, as `Reloading` says.
 
         Requests under way end by the configuration that they began with.
         """
-        with kept_if_wrong():
+        with self._reloading.taking(user_config):
             config = GatewayConfig.model_validate(user_config["args"])
-            if config != self._config:
-                replaced = self._controllers
-                self._controllers, self._api = self._built(config)
-                for controller in replaced:
-                    self._replaced.start(controller.drain())
+            if self._api is None or config != self._config:
+                self._take(config)
 
-    def _built(self, config: GatewayConfig) -> tuple[list[TrafficController], FastAPI]:
+    def _take(self, config: GatewayConfig) -> None:
         """Build what a configuration says, and make it the one in force."""
         tenants = config.tenants.build()
         second, admission = config.canary_config(), Admission(config.overload)
         controller = self._controlling(config, admission)
         canary = self._controlling(second, admission, canary=True) if second else None
-        self._config = config
-        self._stand_ins = config.stand_ins()
-        self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
-        self._log = RequestLog() if config.log_requests else None
         api = build_api(
             controller,
             config,
@@ -126,11 +138,16 @@ class Ingress:
             CacheAdmin(self._store) if self._store else None,
             RemoteCache(self._cache) if self._cache else None,
             self._books(config),
-            self.close,
             self._dashboard(config, watched=controller.quality is not None),
             canary,
         )
-        return [controller, *([canary] if canary else [])], api
+        # nothing fails from here on
+        self._telemetry.confide(config.cache.audit.confidence, config.routing.quality.confidence)
+        self._log = RequestLog() if config.log_requests else None
+        self._config, self._stand_ins, self._tenants = config, config.stand_ins(), tenants
+        for replaced in self._controllers:
+            self._replaced.start(replaced.drain())
+        self._controllers, self._api = [controller, *([canary] if canary else [])], api
 
     def _controlling(self, config: GatewayConfig, admission: Admission, canary: bool = False) -> TrafficController:
         """Build the controller of a configuration. A canary's cut points stay where it has them: nobody checks them."""
@@ -178,6 +195,15 @@ class Ingress:
         if self._store is None:
             return None
         return RedisQuality(self._store, config.quality_kept(), config.routing.quality.confidence)
+
+    async def check_health(self) -> None:
+        """Read the tenants' keys again, and export what the replica alone knows; Serve calls this every ten seconds."""
+        self._telemetry.record_tasks(len(asyncio.all_tasks()))
+        known = self._tenants  # those of the configuration that the file is read for
+        try:
+            known.take(await asyncio.to_thread(self._config.tenants.build))
+        except GatewayError as error:
+            log.error("the tenants' keys stay as they were: %s", error.message)
 
     def record(self, outcome: Outcome) -> None:
         """Count an answered request, enter it in the ledger and write its line."""

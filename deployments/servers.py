@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from ray import serve
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
@@ -22,7 +20,7 @@ from app.cache.semantic import model_names
 from app.classifier import ClassifierConfig, EncoderClassifier
 from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
-from app.errors import CacheUnavailableError, GatewayError
+from app.errors import CacheUnavailableError
 from app.ledger.calls import CallCounts
 from app.routing import TierConfig
 from app.scaling import Meter
@@ -30,37 +28,33 @@ from app.schema import CacheKey, CacheLookup, Completion, Embedding, PartStatus,
 from app.tier import Target, TargetPolicy
 from app.tier.limits import RateLimit, limit_storage
 from app.tier.shared import SharedBreakers
+from deployments.reloading import Reloading
 from deployments.telemetry import TierTelemetry
 
 log = logging.getLogger("ray.serve")
 
 
-@contextlib.contextmanager
-def kept_if_wrong() -> Iterator[None]:
-    """Log that a new configuration cannot be served; `tierwise apply` refuses it before, if it can see that."""
-    try:
-        yield
-    except (GatewayError, ValidationError) as error:
-        log.error("the new configuration cannot be served, the old one stays: %s", error)
-
-
 class CacheServer:
-    """The semantic cache: one encoder, one Redis client."""
+    """The semantic cache: one encoder, one Redis client.
 
-    def __init__(self, config: CacheConfig, redis: RedisConfig, canary: CacheConfig | None = None) -> None:
+    Args:
+        config: What it holds from its start: models, and how often it sweeps. The rest comes by `reconfigure`.
+    """
+
+    def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
+        self._reloading = Reloading()
         self._config = config
         self._embedder = config.embedder.build()
         self._store = redis.build(lambda tenant: self._config.limits(tenant))
         self._verifier = config.verifier.build()
         self._space = model_names(self._embedder.space, self._verifier.name)
-        self._take(config, canary)
         self._served = ServedEmbedder(self._embedder, config.embeddings.names(config.embedder.model))
         self._sweep_s = config.sweep_s
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Decide by another configuration from now on; one that cannot be served is logged, and the old one stays."""
-        with kept_if_wrong():
+        """Decide by this configuration from now on, as `Reloading` says."""
+        with self._reloading.taking(user_config):
             config = GatewayConfig.model_validate(user_config["args"])
             canary = config.canary_config()
             self._take(config.cache, canary.cache if canary else None)
@@ -122,16 +116,17 @@ class CacheServer:
 
 
 class ClassifierServer:
-    """The difficulty classifier; and a canary's, where that is another."""
+    """The difficulty classifier; and a canary's, where that is another. `reconfigure` loads them."""
 
-    def __init__(self, config: ClassifierConfig, canary: ClassifierConfig | None = None) -> None:
-        self._configs = (config, canary or config)
-        self._classifiers = _built(*self._configs)
+    def __init__(self) -> None:
+        self._reloading = Reloading()
+        self._configs: tuple[ClassifierConfig, ClassifierConfig] | None = None
+        self._classifiers: tuple[EncoderClassifier, ...] = ()
         self._meter = Meter()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Score by another configuration from now on; one that cannot be served is logged, and the old one stays."""
-        with kept_if_wrong():
+        """Score by this configuration from now on, as `Reloading` says."""
+        with self._reloading.taking(user_config):
             config = GatewayConfig.model_validate(user_config["args"])
             configs = (config.classifier, (config.canary_config() or config).classifier)
             if configs != self._configs:

@@ -69,6 +69,7 @@ class Telemetry:
         self._steps = metrics.Gauge(
             "tierwise_cache_threshold_steps", "Steps of all scopes above the calibrated threshold."
         )
+        self._tasks = metrics.Gauge("tierwise_asyncio_tasks", "Tasks of an ingress replica's event loop, of late.")
         self._saved_by_tier: dict[str, float] = {}
         self._cascades = metrics.Counter(
             "tierwise_cascades", "Cheaper tiers tried first near a cut point: `kept`, or why not.", tag_keys=("result",)
@@ -177,6 +178,10 @@ class Telemetry:
         """Count a failure that a client saw."""
         self._errors.inc(1, {"status": str(error.status_code), "type": error.type})
 
+    def record_tasks(self, count: int) -> None:
+        """Show how many tasks there are."""
+        self._tasks.set(count)
+
     def record_dropped(self, count: int) -> None:
         """Count records that the ledger has lost."""
         self._ledger_dropped.inc(count)
@@ -185,6 +190,29 @@ class Telemetry:
     def _increase(counter: Any, value: float, tags: dict[str, str]) -> None:
         if value > 0:  # Ray refuses zero
             counter.inc(value, tags)
+
+
+class ReloadTelemetry:
+    """Which configuration a replica has; `tierwise apply` reads it."""
+
+    def __init__(self) -> None:
+        self._taken = metrics.Gauge(
+            "tierwise_configuration_applied_s",
+            "Unix time of the `tierwise apply` that gave the configuration in force; 0 for that of the start.",
+        )
+        self._refused = metrics.Gauge(
+            "tierwise_configuration_refused_s",
+            "Unix time of the `tierwise apply` whose configuration could not be taken; 0 if the last one could.",
+        )
+
+    def record_taken(self, applied_s: float) -> None:
+        """Say that a configuration is in force."""
+        self._taken.set(applied_s)
+        self._refused.set(0)
+
+    def record_refused(self, applied_s: float) -> None:
+        """Say that a configuration could not be taken, so that the one before stays."""
+        self._refused.set(applied_s)
 
 
 class TierTelemetry:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import tempfile
+import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +39,7 @@ _KEPT: dict[str, dict[str, int]] = {
 _CAPACITY_S = 20.0
 _AT_ONCE = 32  # connections that find the capacity
 _WINDOWS = 60
-_SHOWN = ("p50_ms", "p99_ms", "memory_mb", "files", "threads", "redis_keys", "redis_mb")
+_SHOWN = ("p50_ms", "p99_ms", "memory_mb", "files", "threads", "tasks", "redis_keys", "redis_mb")
 
 Sample = dict[str, float]
 
@@ -123,7 +125,7 @@ async def _loaded(
         p50, p99 = (float(p) for p in np.percentile(times or [np.nan], [50, 99]))
         minute = round((len(samples) + 1) * window_s / 60, 3)
         samples.append({"minute": minute, "p50_ms": p50, "p99_ms": p99})
-        taken.append(asyncio.create_task(_completed(samples[-1], launcher)))
+        taken.append(asyncio.create_task(_completed(samples[-1], url, launcher)))
         if len(samples) % 6 == 0:
             said = samples[-2]  # the last one is yet to be completed
             say(", ".join(f"{name} {value:.6g}" for name, value in said.items()) + f", {failed} failed")
@@ -131,9 +133,17 @@ async def _loaded(
     return samples, answered, failed
 
 
-async def _completed(sample: Sample, launcher: Launcher) -> None:
+async def _completed(sample: Sample, url: str, launcher: Launcher) -> None:
     """Add to a sample what the gateway's processes and its Redis hold."""
     sample |= await asyncio.to_thread(_parts, launcher)
+    sample |= await asyncio.to_thread(_tasks, url)
+
+
+def _tasks(url: str) -> Sample:
+    """Count the asyncio tasks of all ingress replicas, as they were some seconds ago."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    return {"tasks": sum(float(count) for count in re.findall(r"(?m)^ray_tierwise_asyncio_tasks{.*} (\S+)$", text))}
 
 
 def _parts(launcher: Launcher) -> Sample:

@@ -37,6 +37,7 @@ def diagnose(config_file: Path) -> list[Finding]:
     found += gateway.ports(file)
     found += gateway.keys(config)
     found.append(gateway.tenants(config.tenants))
+    found += machine.engine({tier.llm.device for tier in config.tiers if tier.llm}, alone)
     found += gateway.models(config, alone)
     found += gpu.gpus(file, alone)
     if config.redis is None:

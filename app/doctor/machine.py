@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -45,6 +45,28 @@ def packages(distribution: str = "tierwise") -> Finding:
     if wrong:
         return Finding("packages", "problem", "; ".join(wrong), _INSTALL)
     return Finding("packages", "ok", f"all that {distribution} needs, with Ray {_installed('ray')}")
+
+
+def engine(devices: Collection[str], alone: bool, distribution: str = "tierwise") -> list[Finding]:
+    """Check that vLLM is installed where a tier runs a model of its own, in the build for its device.
+
+    Args:
+        devices: Of the local models, `cpu` or `cuda`; none where there is no such tier.
+        alone: Whether the models run on this machine; else either build will do, since the graph is built with it.
+    """
+    if not devices:
+        return []
+    fitting = "gpu" if "cuda" in devices else "cpu"
+    extras = [fitting] if alone else [fitting, "cpu" if fitting == "gpu" else "gpu"]
+    try:
+        required = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []  # `packages` says so
+    wrong = [[lack for line in required if (lack := _lack(line, extra))] for extra in extras]
+    if all(wrong):
+        says = f"a tier has an `llm`, and {'; '.join(wrong[0])}"
+        return [Finding("vllm", "problem", says, f"`make setup HARDWARE={fitting}`")]
+    return [Finding("vllm", "ok", f"all that '.[{extras[wrong.index([])]}]' needs")]
 
 
 def haproxy() -> Finding:
@@ -155,13 +177,14 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _lack(line: str) -> str | None:
-    """Say what is wrong with an installed requirement; None where it is met or not for this installation."""
+def _lack(line: str, extra: str = "") -> str | None:
+    """Say what is wrong with a requirement of all installations, or of an extra; None where it is met or neither."""
     try:
         requirement = Requirement(line)
     except InvalidRequirement:
         return f"`{line}` cannot be read"
-    if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+    applies = {one: not requirement.marker or requirement.marker.evaluate({"extra": one}) for one in ("", extra)}
+    if not applies[extra] or (extra and applies[""]):
         return None
     version = _installed(requirement.name)
     if version is None:

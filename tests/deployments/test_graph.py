@@ -30,6 +30,13 @@ def test_the_graph_binds_one_deployment_for_each_part() -> None:
     assert names == ["Ingress", "Classifier", "Tier-local", "Tier-top"]
 
 
+def test_what_may_change_while_they_run_comes_to_replicas_by_their_user_config() -> None:
+    bound = config(auto_models=["mine"])
+    ingress = build_app(bound)._bound_deployment
+    for deployment in (ingress, ingress.init_args[2]._bound_deployment):
+        assert GatewayConfig.model_validate(deployment._deployment_config.user_config["args"]) == bound
+
+
 def test_a_tier_without_its_key_or_a_stand_in_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     tiers = [{"name": "top", "max_score": 1.0, "targets": [{"model": "large", "api_key_env": "NO_SUCH_KEY"}]}]

@@ -33,7 +33,10 @@ def test_the_dashboard_asks_for_metrics_that_exist_and_shows_each_of_them() -> N
     asked = {name for p in dashboard()["panels"] for t in p["targets"] for name in METRIC.findall(t["expr"])}
     assert asked <= exported()
     assert exported() - asked <= {  # of interest where one looks for a cause
+        "ray_tierwise_asyncio_tasks",
         "ray_tierwise_cache_feedback_total",
+        "ray_tierwise_configuration_applied_s",
+        "ray_tierwise_configuration_refused_s",
         "ray_tierwise_ledger_dropped_total",
         "ray_tierwise_cache_checks_total",
         "ray_tierwise_cascade_saved_usd",

@@ -141,6 +141,7 @@ async def test_the_lines_can_be_switched_off(log: pytest.LogCaptureFixture, log_
     config = CONFIG.model_copy(update={"log_requests": log_requests})
     handle: Any = Handle()
     ingress = Ingress(config, None, handle, {tier.name: handle for tier in config.tiers})
+    await ingress.reconfigure({"args": config.model_dump(mode="json", exclude_defaults=True)})
     ingress.record(OUTCOME)
     ingress.record_error(UpstreamError("no answer", "fake"))
     assert lines(log) == ([{"status": 502, "type": "upstream_error"}] if log_requests else [])

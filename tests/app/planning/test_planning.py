@@ -46,9 +46,18 @@ def test_cores_are_cpu_time_by_rate() -> None:
     assert found.cores["Classifier"] == pytest.approx(0.25 * 4)
 
 
+def test_what_the_local_tier_answers_takes_gpus_with_two_replicas_each_and_no_replica_of_an_api_tier() -> None:
+    found = of(10_000, exact_hit=0.0, semantic_hit=0.0, local=0.75, mid=0.2)
+    assert found.cores["Tier"] == pytest.approx(0.25 * 10 * 3)
+    assert found.replicas["Tier"] == 10 + 3  # 6 and 1.5 cores, each busy to 0.6
+    assert found.gpus == 378
+    assert found.nearness["GPUs"] == pytest.approx(378 / 32, rel=0.01)
+    assert found.nearness["replicas of a cluster"] == (sum(found.replicas.values()) + 2 * 378) / 1000
+
+
 def test_what_the_cache_answers_costs_no_gpu_and_no_api() -> None:
     found = of(100, exact_hit=1.0, semantic_hit=0.0)
-    assert (found.gpus, found.usd_per_1m["api"], found.replicas["Tier"]) == (0, 0.0, 2)
+    assert (found.gpus, found.usd_per_1m["api"], found.replicas["Tier"]) == (0, 0.0, 4)
     dearer = of(100, exact_hit=0.0, semantic_hit=0.0)
     assert monthly_usd(dearer) > monthly_usd(found) > 0
 
