@@ -388,7 +388,9 @@ class TrafficController:
         if not finished:
             return None
         self._router.answered(call.request, completion, tier.name)
-        if self.quality is not None and call.route.score is not None:
+        best = self._config.tiers[-1].name
+        compared = call.route.score is not None and (not call.request.tiers or best in call.request.tiers)
+        if self.quality is not None and compared:
             self.quality.answered(call.request, tier.name, completion)
         return self._store_later(call, completion, tier)
 

@@ -36,7 +36,7 @@ class ProfileConfig(Section):
         temperature: Of sampling.
         reasoning_effort: Of models that reason.
         instruction: Added to the system prompt, such as "Answer with the category alone."
-        tiers: The only ones that may answer.
+        tiers: The only ones that may answer, also where the prompt is too long for them.
         compact: Whether blank space and repeated paragraphs of the prompt may be left out.
     """
 
