@@ -31,7 +31,8 @@ class BreakerConfig(Section):
 
     Attributes:
         failures: So many in a row open the breaker.
-        open_s: How long it stays open. One request then tries; if it fails, the time doubles.
+        open_s: How long it stays open. One request then tries, a stream to its end; if it fails, the time doubles, and
+            if it takes longer than this, another tries too.
         max_open_s: Longest time.
         share_s: How often replicas tell one another by Redis, where there is one.
     """

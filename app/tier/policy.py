@@ -59,13 +59,16 @@ class Target:
         """Whether it may be asked now, which then counts."""
         if self.resting_s or not self.breaker.allows():
             return False
-        if await self._limit.take():
-            return True
-        self.breaker.released()
-        return False
+        room = False
+        try:
+            room = await self._limit.take()
+        finally:
+            if not room:  # or the client went away while Redis was asked
+                self.breaker.released()
+        return room
 
     async def timed(self, kind: str, call: Awaitable[T]) -> T:
-        """Await its answer, and note how that went."""
+        """Await its answer or the first part, and note a failure and the time; a success is for who has it all."""
         started = self._clock()
         try:
             answer = await call
@@ -79,7 +82,6 @@ class Target:
         except BaseException:
             self.breaker.released()
             raise
-        self.breaker.succeeded()
         self._times.setdefault(kind, deque(maxlen=200)).append(self._clock() - started)
         return answer
 
@@ -138,6 +140,7 @@ class TargetPolicy:
         """
         completion: Completion
         completion, target, also = await self._answered(body, "whole", lambda t: self._whole(t, body), _nothing)
+        target.breaker.succeeded()
         usage = completion.usage
         await target.used(usage.prompt_tokens + usage.completion_tokens)
         return replace(completion, also=also) if also else completion
@@ -149,12 +152,16 @@ class TargetPolicy:
         try:
             part: StreamPart | None = replace(first, also=also) if also else first
             while part is not None:
+                tokens = _tokens(part) or tokens
                 yield part
                 part = await self._next(target, rest)
-                tokens = _tokens(part) or tokens
+            target.breaker.succeeded()
         except UpstreamError as error:
             target.breaker.failed()
             self._on_call(target.config.label, f"broke off: {_kind(error)}")
+            raise
+        except BaseException:
+            target.breaker.released()
             raise
         finally:
             await rest.aclose()  # a client that went away: let go of the upstream's connection
@@ -249,6 +256,8 @@ class TargetPolicy:
             raise error
         finally:
             await asyncio.gather(*(_cancelled(call, undo) for call in calls))
+            for loser in calls.values():
+                loser.breaker.released()
 
     async def _another(self, target: Target, targets: Collection[Target]) -> Target | None:
         for other in self._ordered([one for one in targets if one is not target]):

@@ -76,6 +76,16 @@ def test_a_try_that_was_cancelled_lets_the_next_request_try(breaker: Breaker, cl
     assert breaker.allows()
 
 
+def test_a_try_that_takes_longer_than_the_first_pause_does_not_keep_others_from_trying(
+    breaker: Breaker, clock: Clock
+) -> None:
+    fail(breaker, 3)
+    clock.now += 10
+    assert breaker.allows()
+    clock.now += 10
+    assert [breaker.allows() for _ in range(2)] == [True, False]
+
+
 @pytest.mark.redis
 async def test_replicas_tell_one_another_what_opened_and_what_closed(tmp_path: Path) -> None:
     clock = Clock()

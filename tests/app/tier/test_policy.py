@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
 
 from app.errors import InvalidRequestError, UpstreamError, UpstreamTimeoutError
+from app.schema import StreamPart
 from app.tier import PolicyConfig, TargetPolicy
 from app.tier.config import RetryConfig
 from tests.app.tier.targets import Clock, ScriptedProvider, target
@@ -27,12 +29,14 @@ class Tier:
         results: Of each call, as the policy tells.
     """
 
-    def __init__(self, *providers: ScriptedProvider, weights: tuple[float | None, ...] = (), **policy: Any) -> None:
+    def __init__(
+        self, *providers: ScriptedProvider, weights: tuple[float | None, ...] = (), limits: Any = None, **policy: Any
+    ) -> None:
         self.clock = Clock()
         config = PolicyConfig(**policy)
         shares = weights or (None,) * len(providers)
         self.targets = [
-            target(provider, config, self.clock, weight=weight)
+            target(provider, config, self.clock, weight=weight, **(limits or {}))
             for provider, weight in zip(providers, shares, strict=True)
         ]
         self.results: list[tuple[str, str]] = []
@@ -200,3 +204,61 @@ async def test_a_stream_that_is_silent_for_too_long_ends_in_an_error() -> None:
     tier = Tier(provider, first_token_s=0.01, retry=RetryConfig(rounds=1))
     with pytest.raises(UpstreamTimeoutError, match=r"0\.01 s"):
         await anext(tier.policy.stream(BODY))
+
+
+async def read(tier: Tier) -> None:
+    async for _ in tier.policy.stream(BODY):
+        pass
+
+
+async def test_a_target_that_cuts_every_stream_is_left_alone() -> None:
+    provider = ScriptedProvider()
+    provider.cut = True
+    tier = Tier(provider)
+    for _ in range(5):
+        with pytest.raises(UpstreamError, match="cut"):
+            await read(tier)
+    with pytest.raises(UpstreamError, match="rest"):
+        await read(tier)
+    assert provider.calls == 5
+
+
+async def test_a_stream_that_tries_a_target_closes_its_breaker_at_its_end_alone() -> None:
+    tier = Tier(ScriptedProvider())
+    breaker = tier.targets[0].breaker
+    breaker.heard(tier.clock.now + 1)
+    tier.clock.now += 1
+    stream = tier.policy.stream(BODY)
+    await anext(stream)
+    assert (breaker.state, breaker.allows()) == ("half-open", False)
+    await stream.aclose()  # its client went away: the next one tries
+    await read(tier)
+    assert breaker.state == "closed"
+
+
+async def test_a_client_that_goes_while_limits_are_read_lets_the_next_request_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tier = Tier(ScriptedProvider())
+    tier.targets[0].breaker.heard(tier.clock.now + 1)
+    tier.clock.now += 1
+    with monkeypatch.context() as patch:
+        patch.setattr(tier.targets[0]._limit, "take", asyncio.Event().wait)
+        asked = asyncio.create_task(tier.ask())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    assert await tier.ask() == "small 1"
+
+
+async def test_the_tokens_of_a_stream_that_comes_in_one_part_are_counted() -> None:
+    class AtOnce(ScriptedProvider):
+        async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+            yield StreamPart([{"choices": []}, {"choices": [], "usage": {"total_tokens": 100}}], self.model)
+
+    tier = Tier(AtOnce(), limits={"tokens_per_minute": 100})
+    await read(tier)
+    with pytest.raises(UpstreamError, match="rest"):
+        await read(tier)
