@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from app.cascade import objection
 from app.errors import UnavailableError, UnfitError, UpstreamError
 from app.pricing import Tariff, cost_usd
-from app.protocols import ChatProvider
+from app.protocols import TierProvider
 from app.routing import TierConfig, Tiers
 from app.schema import ChatRequest, Completion, StreamPart
 from app.shaping.schema import Fate, fault, repair, structured, unfenced
@@ -45,20 +47,27 @@ class Asker:
         providers: By tier name.
         prices: By model.
         local: The tiers whose model says how sure it is of each token.
+        clock: By which deadlines are given.
     """
 
     def __init__(
-        self, providers: Mapping[str, ChatProvider], prices: Mapping[str, Tariff], local: Collection[str]
+        self,
+        providers: Mapping[str, TierProvider],
+        prices: Mapping[str, Tariff],
+        local: Collection[str],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._providers = providers
         self._prices = prices
         self._local = local
+        self._clock = clock
 
-    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False) -> Asked:
+    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf) -> Asked:
         """Ask for an answer in one piece. One that is not the JSON asked for is repaired, or the next tier asked.
 
         Args:
             pinned: The client named the model: it is not to be any of the tier's.
+            deadline: Until when the client waits. No tier pauses beyond it; who calls this ends what takes longer.
 
         Raises:
             InvalidRequestError: The request is refused, or too long for every tier.
@@ -68,7 +77,7 @@ class Asker:
         wasted: list[Asked] = []
 
         async def ask(tier: TierConfig) -> Asked:
-            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens)
+            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens, deadline)
             if asked.schema == "invalid" and tier is not tiers[-1]:
                 wasted.append(asked)
                 raise UpstreamError("the answer does not follow the schema", tier.name)
@@ -87,15 +96,18 @@ class Asker:
         return replace(asked, attempts=attempts, wasted_usd=asked.wasted_usd + lost)
 
     async def opened(
-        self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False
+        self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf
     ) -> tuple[tuple[StreamPart, AsyncGenerator[StreamPart, None]], TierConfig, int]:
         """Ask for a streamed answer: its first part and the rest, the tier, the tiers asked. Raises as `whole` does."""
         return await _first_answer(
-            tiers, lambda tier: _opened(self._providers[tier.name].stream(_addressed(request.body, tier, pinned)))
+            tiers,
+            lambda tier: _opened(
+                self._providers[tier.name].stream(_addressed(request.body, tier, pinned), self._left_s(deadline))
+            ),
         )
 
     async def cheaper(
-        self, request: ChatRequest, tier: TierConfig, min_token_probability: float
+        self, request: ChatRequest, tier: TierConfig, min_token_probability: float, deadline: float = inf
     ) -> tuple[Asked | None, str]:
         """Ask a cheaper tier than the score calls for; its answer is there to be kept only if it passes the checks.
 
@@ -105,7 +117,7 @@ class Asker:
         told = bool(request.body.get("logprobs"))
         extra = {"logprobs": True} if tier.name in self._local else {}
         try:
-            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,))
+            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,), deadline=deadline)
         except (UnavailableError, UnfitError):
             return None, "failed"
         body = asked.completion.body
@@ -114,32 +126,37 @@ class Asker:
             choice.pop("logprobs", None)
         return asked, found or "kept"
 
-    async def complete(self, tier: TierConfig, body: Mapping[str, Any]) -> Asked:
-        """Ask one tier, as it is. Raises as a ChatProvider does."""
-        completion = await self._providers[tier.name].complete(body)
+    async def complete(self, tier: TierConfig, body: Mapping[str, Any], deadline: float = inf) -> Asked:
+        """Ask one tier, as it is. Raises as a TierProvider does."""
+        completion = await self._providers[tier.name].complete(body, self._left_s(deadline))
         return Asked(completion, tier, 1, cost_usd(completion.usage, self._prices[completion.target]))
 
-    async def _shaped(self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None) -> Asked:
+    def _left_s(self, deadline: float) -> float:
+        return inf if deadline == inf else deadline - self._clock()
+
+    async def _shaped(
+        self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None, deadline: float
+    ) -> Asked:
         """Ask one tier; again where our own limit cut the answer, and where it is not the JSON asked for."""
-        asked = await self.complete(tier, body)
+        asked = await self.complete(tier, body, deadline)
         own_limit = raised_max_tokens is not None
         if own_limit and _cut(asked.completion):
             body = {**body, "max_tokens": raised_max_tokens}
-            asked = await self._again(asked, body)
+            asked = await self._again(asked, body, deadline)
         if not structured(body):
             return asked
         fenced = unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         if wrong is None:
             return replace(asked, schema="repaired" if fenced else "valid")
-        asked = await self._again(asked, repair(body, asked.completion.body, wrong))
+        asked = await self._again(asked, repair(body, asked.completion.body, wrong), deadline)
         unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         return replace(asked, schema="repaired" if wrong is None else "invalid")
 
-    async def _again(self, asked: Asked, body: Mapping[str, Any]) -> Asked:
+    async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float) -> Asked:
         try:
-            better = await self.complete(asked.tier, body)
+            better = await self.complete(asked.tier, body, deadline)
         except UpstreamError as error:
             log.warning("tier %s did not answer again: %s", asked.tier.name, error.message)
             return asked

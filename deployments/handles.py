@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from opentelemetry.trace import Span, use_span
@@ -111,7 +112,7 @@ class RemoteClassifier:
 
 
 class RemoteProvider:
-    """A ChatProvider behind the handle of a TierServer or of the local model."""
+    """A TierProvider behind the handle of a TierServer or of the local model."""
 
     def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float) -> None:
         self._handle = handle
@@ -134,7 +135,7 @@ class RemoteProvider:
         except (RayError, RayServeException) as error:
             log.warning("tier %s did not start: %s", self._name, type(error).__name__)
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         """Answer a request in one piece.
 
         Raises:
@@ -146,28 +147,28 @@ class RemoteProvider:
             async with asyncio.timeout(self._timeout_s):
                 completion: Completion
                 try:
-                    completion = await self._call(span, body)
+                    completion = await self._call(span, body, within_s)
                 except RayActorError:  # the replica was lost; another may be there
-                    completion = await self._call(span, body)
+                    completion = await self._call(span, body, within_s)
             answered(span, completion)
             return completion
 
-    async def _call(self, span: Span, body: Mapping[str, Any]) -> Completion:
+    async def _call(self, span: Span, body: Mapping[str, Any], within_s: float) -> Completion:
         with use_span(span):
-            response = self._handle.complete.remote(dict(body))
+            response = self._handle.complete.remote(dict(body), within_s)
         completion: Completion = await response
         return completion
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece; closing it cancels the request in the replica. Raises as `complete` does."""
-        async with aclosing(resuming(body, lambda: self._stream(body))) as parts:
+        async with aclosing(resuming(body, lambda: self._stream(body, within_s))) as parts:
             async for part in parts:
                 yield part
 
-    async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def _stream(self, body: Mapping[str, Any], within_s: float) -> AsyncGenerator[StreamPart, None]:
         span = call_span(self._name, body)
         with use_span(span):
-            response = self._streaming.stream.remote(dict(body))
+            response = self._streaming.stream.remote(dict(body), within_s)
         parts = aiter(response)
         try:
             with ending(span), self._translated():

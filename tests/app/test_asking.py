@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ class Scripted(FakeProvider):
         super().__init__(model)
         self._answers = list(answers)
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         self.bodies.append(body)
         said = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(said, GatewayError):

@@ -10,9 +10,11 @@ import pytest
 
 from app.api import build_api
 from app.controller import TrafficController
-from app.errors import UnavailableError
-from app.schema import PartStatus
+from app.errors import UnavailableError, UpstreamError
+from app.schema import PartStatus, Streaming
 from app.tenants import OpenTenants
+from app.tier import PolicyConfig, TargetPolicy
+from tests.app.tier.targets import ScriptedProvider, target
 from tests.fakes import CONFIG, FakeExactCache, FakeProvider, GatedProvider, chat, controller
 from tests.serving import served
 
@@ -115,3 +117,15 @@ async def test_a_wait_that_is_none_is_refused(crowded: TrafficController, header
             await client.chat.completions.create(
                 model="auto", messages=[{"role": "user", "content": "hi"}], extra_headers={"x-request-timeout": header}
             )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tier_that_would_pause_for_longer_than_the_client_waits_is_passed_by(stream: bool) -> None:
+    limited = ScriptedProvider(UpstreamError("status 429", "openai", retry_after_s=4.0), model="medium")
+    mid = TargetPolicy("mid", [target(limited)], PolicyConfig())
+    gateway = controller(None, {"local": FakeProvider("small"), "mid": mid, "top": FakeProvider("large")}, score=0.5)
+    request = replace(chat("hi", stream=stream), timeout_s=3.0)
+    answer = await (gateway.stream(request) if stream else gateway.handle(request))
+    assert (answer.tier, answer.attempts) == ("top", 2)
+    if isinstance(answer, Streaming):
+        await answer.parts.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -104,6 +105,14 @@ async def test_a_target_that_asks_for_a_long_pause_is_left_to_the_next_tier() ->
     assert await tier.ask() == "small 2"
 
 
+async def test_a_pause_that_ends_too_late_for_the_client_is_left_to_the_next_tier() -> None:
+    provider = ScriptedProvider(down(retry_after_s=4.0))
+    tier = Tier(provider)
+    with pytest.raises(UpstreamError):
+        await tier.policy.complete(BODY, within_s=3.0)
+    assert (provider.calls, tier.clock.slept) == (1, [])
+
+
 async def test_a_target_out_of_its_limits_is_passed_by_while_another_answers() -> None:
     first, second = ScriptedProvider(), ScriptedProvider(model="medium")
     tier = Tier(first, second)
@@ -120,6 +129,19 @@ async def test_retries_have_a_budget_so_that_a_storm_does_not_multiply() -> None
         with pytest.raises(UpstreamError):
             await tier.ask()
     assert 200 < provider.calls <= 200 + 10 + 20
+
+
+async def test_the_budget_of_retries_pays_for_calls_and_not_for_waiting() -> None:
+    provider = ScriptedProvider()
+    tier = Tier(provider, retry=RetryConfig(budget=0), breaker={"failures": 1000})
+    for _ in range(20):
+        provider.quota.wait(0.1)
+        await tier.ask()
+    provider.errors = [down()] * 100
+    for _ in range(6):
+        with contextlib.suppress(UpstreamError):
+            await tier.ask()
+    assert provider.calls == 20 + 5 * 3 + 1  # ten second calls are free
 
 
 async def test_an_open_breaker_sends_the_request_on_at_once() -> None:
@@ -234,6 +256,19 @@ async def test_a_stream_that_tries_a_target_closes_its_breaker_at_its_end_alone(
     await stream.aclose()  # its client went away: the next one tries
     await read(tier)
     assert breaker.state == "closed"
+
+
+async def test_a_stream_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dripping(ScriptedProvider):
+        async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+            while True:
+                yield StreamPart([{"choices": [{"delta": {"content": "word "}}]}], self.model)
+                await asyncio.sleep(0.01)
+
+    tier = Tier(Dripping(), stream_s=0.05, between_tokens_s=1)
+    with pytest.raises(UpstreamTimeoutError, match=r"did not end in 0\.05 s"):
+        await read(tier)
+    assert tier.results == [("small", "ok"), ("small", "broke off: timeout")]
 
 
 async def test_a_client_that_goes_while_limits_are_read_lets_the_next_request_try(
