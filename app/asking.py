@@ -10,15 +10,16 @@ from math import inf
 from typing import Any, TypeVar
 
 from app.cascade import objection
-from app.errors import UnavailableError, UnfitError, UpstreamError
+from app.errors import InvalidRequestError, UnavailableError, UnfitError, UpstreamError
 from app.pricing import Tariff, cost_usd
 from app.protocols import TierProvider
-from app.routing import TierConfig, Tiers
+from app.routing import TierConfig, Tiers, needs_of
 from app.schema import ChatRequest, Completion, StreamPart
 from app.shaping.schema import Fate, fault, repair, structured, unfenced
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_TEMPLATE_TOKENS = 16  # that a chat template adds to a message, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,18 @@ class Asker:
     async def opened(
         self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf
     ) -> tuple[tuple[StreamPart, AsyncGenerator[StreamPart, None]], TierConfig, int]:
-        """Ask for a streamed answer: its first part and the rest, the tier, the tiers asked. Raises as `whole` does."""
-        return await _first_answer(
-            tiers,
-            lambda tier: _opened(
-                self._providers[tier.name].stream(_addressed(request.body, tier, pinned), self._left_s(deadline))
-            ),
-        )
+        """Ask for a streamed answer: its first part and the rest, the tier, the tiers asked. Raises as `whole` does.
+
+        A limit that is our own is raised from the start.
+        """
+
+        async def ask(tier: TierConfig) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
+            body = _addressed(request.body, tier, pinned)
+            if request.raised_max_tokens is not None:
+                body = _raised(body, tier, request.raised_max_tokens)
+            return await _opened(self._providers[tier.name].stream(body, self._left_s(deadline)))
+
+        return await _first_answer(tiers, ask)
 
     async def cheaper(
         self, request: ChatRequest, tier: TierConfig, min_token_probability: float, deadline: float = inf
@@ -140,8 +146,8 @@ class Asker:
         """Ask one tier; again where our own limit cut the answer, and where it is not the JSON asked for."""
         asked = await self.complete(tier, body, deadline)
         own_limit = raised_max_tokens is not None
-        if own_limit and _cut(asked.completion):
-            body = {**body, "max_tokens": raised_max_tokens}
+        if raised_max_tokens is not None and _cut(asked.completion):
+            body = _raised(body, tier, raised_max_tokens)
             asked = await self._again(asked, body, deadline)
         if not structured(body):
             return asked
@@ -157,7 +163,7 @@ class Asker:
     async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float) -> Asked:
         try:
             better = await self.complete(asked.tier, body, deadline)
-        except UpstreamError as error:
+        except (UpstreamError, InvalidRequestError) as error:  # our own request, not the client's, was refused
             log.warning("tier %s did not answer again: %s", asked.tier.name, error.message)
             return asked
         return replace(better, wasted_usd=asked.cost_usd + asked.wasted_usd)
@@ -181,6 +187,14 @@ async def _first_answer(tiers: Tiers, ask: Callable[[TierConfig], Coroutine[Any,
 
 def _cut(completion: Completion) -> bool:
     return any(choice.get("finish_reason") == "length" for choice in completion.body.get("choices") or ())
+
+
+def _raised(body: Mapping[str, Any], tier: TierConfig, raised: int) -> Mapping[str, Any]:
+    """Raise the limit of the answer as far as the tier's context has room beside the prompt."""
+    limit = body["max_tokens"]
+    most = {**body, "max_tokens": raised}
+    over = needs_of(most, tier).tokens + _TEMPLATE_TOKENS * len(body["messages"]) - tier.window()
+    return most if over <= 0 else {**body, "max_tokens": max(limit, int(raised - over))}
 
 
 def _addressed(body: Mapping[str, Any], tier: TierConfig, pinned: bool) -> Mapping[str, Any]:

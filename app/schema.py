@@ -44,7 +44,8 @@ class ChatRequest:
         request_id: The client's own name of it, or one made for it.
         profile: The profile that shaped it.
         tiers: The only ones that may answer; empty for all.
-        raised_max_tokens: The limit for a second try, where `max_tokens` is the profile's and cut the answer.
+        raised_max_tokens: Where `max_tokens` is the profile's: the limit of a stream, and of a second try when it cut
+            the answer.
         timeout_s: Longest wait for the answer, or for a stream's first part, by `x-request-timeout`.
         endpoint: The path that it came by.
         allowance: What the tenant's budget leaves it, where that is not everything.

@@ -30,8 +30,8 @@ class ProfileConfig(Section):
         system: A regular expression that is found in the system prompt.
         json_schema: The schema that answers follow. Give strings a `maxLength` and arrays `maxItems`, well within
             `max_tokens`: a small model may go on for ever where it can.
-        max_tokens: Longest answer. One that it cuts is asked for once more, with four times as many; a streamed answer
-            has these from the start.
+        max_tokens: Longest answer. One that it cuts is asked for once more, with four times as many, or what the tier's
+            context has room for; a streamed answer has these from the start.
         stop: Where an answer ends.
         temperature: Of sampling.
         reasoning_effort: Of models that reason.
@@ -115,7 +115,7 @@ class Shaper:
         limit = None if body.get("max_tokens") or body.get("max_completion_tokens") else profile.max_tokens
         raised = None if limit is None else _RAISED * limit
         if limit is not None:
-            body["max_tokens"] = raised if body.get("stream") else limit
+            body["max_tokens"] = limit
         if profile.compact:
             body["messages"] = compacted(body["messages"])
         if profile.instruction is not None:
@@ -127,7 +127,7 @@ class Shaper:
             prompt=prompt,
             profile=name,
             tiers=profile.tiers,
-            raised_max_tokens=None if body.get("stream") else raised,
+            raised_max_tokens=raised,
         )
 
     def _name(self, request: ChatRequest, named: str | None) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from app.errors import GatewayError, UnavailableError, UpstreamError
+from app.asking import Asker
+from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UnavailableError, UpstreamError
 from app.schema import Completion, Outcome, Streaming
-from tests.fakes import FakeExactCache, FakeProvider, answer, chat, controller
+from tests.fakes import CONFIG, FakeExactCache, FakeProvider, answer, chat, controller
 
 SCHEMA = {"type": "object", "required": ["city"]}
 WANTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
@@ -104,6 +105,42 @@ async def test_an_answer_that_a_profile_s_limit_cut_is_asked_for_once_more() -> 
     request = replace(chat("Where?", max_tokens=2), raised_max_tokens=8)
     outcome = await controller(None, providers(small)).handle(request)
     assert (text_of(outcome), [body["max_tokens"] for body in small.bodies]) == ("Rome is old.", [2, 8])
+
+
+@pytest.mark.parametrize(("window", "limit"), [(1000, 800), (500, 482), (100, 200)])
+async def test_a_stream_has_the_raised_limit_from_the_start_as_far_as_the_context_goes(window: int, limit: int) -> None:
+    small = FakeProvider("small")
+    tiers = (CONFIG.tiers[0].model_copy(update={"context_tokens": window}),)
+    request = replace(chat("Where?", max_tokens=200, stream=True), raised_max_tokens=800)
+    (_, rest), _, _ = await Asker({"local": small}, {}, ()).opened(request, tiers)
+    await rest.aclose()
+    assert small.bodies[0]["max_tokens"] == limit
+
+
+async def test_the_raised_limit_of_a_stream_keeps_no_prompt_from_a_tier_that_has_room_for_the_limit() -> None:
+    small = FakeProvider("small")
+    local = CONFIG.tiers[0].model_copy(update={"context_tokens": 500})
+    config = CONFIG.model_copy(update={"tiers": (local, *CONFIG.tiers[1:])})
+    request = replace(chat("word " * 200, max_tokens=100, stream=True), raised_max_tokens=400)
+    streaming = await controller(None, providers(small), config=config).stream(request)
+    assert isinstance(streaming, Streaming)
+    await streaming.parts.aclose()
+    assert (streaming.tier, small.bodies[0]["max_tokens"]) == ("local", 500 - 201 - 16)
+
+
+@pytest.mark.parametrize(
+    "error", [UpstreamError("down", "fake"), InvalidRequestError("max_tokens is too large"), ContextLengthError("long")]
+)
+async def test_where_the_raised_limit_is_refused_the_answer_that_was_cut_is_given(error: GatewayError) -> None:
+    small = Scripted("small", answer("Rome is", finish_reason="length"), error)
+    request = replace(chat("Where?", max_tokens=2), raised_max_tokens=8)
+    outcome = await controller(None, providers(small)).handle(request)
+    assert (text_of(outcome), outcome.tier, len(small.bodies)) == ("Rome is", "local", 2)
+
+
+async def test_where_a_repair_is_refused_the_next_tier_is_asked() -> None:
+    outcome = await ask(providers(Scripted("small", BAD, ContextLengthError("too long"))))
+    assert (outcome.schema, outcome.tier, text_of(outcome)) == ("escalated", "mid", GOOD)
 
 
 async def test_json_that_runs_past_a_profile_s_raised_limit_is_asked_of_the_next_tier() -> None:

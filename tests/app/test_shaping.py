@@ -110,9 +110,9 @@ def test_null_is_nothing_said() -> None:
     assert shaped(model="triage", temperature=None, max_tokens=None).body["max_tokens"] == 20
 
 
-def test_a_stream_has_the_raised_limit_from_the_start() -> None:
+def test_a_stream_is_shaped_as_a_whole_answer_is() -> None:
     request = shaped(model="triage", stream=True)
-    assert (request.body["max_tokens"], request.raised_max_tokens) == (80, None)
+    assert (request.body["max_tokens"], request.raised_max_tokens) == (20, 80)
 
 
 @pytest.mark.parametrize(
