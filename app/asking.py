@@ -15,7 +15,7 @@ from app.pricing import Tariff, cost_usd
 from app.protocols import TierProvider
 from app.routing import TierConfig, Tiers, needs_of
 from app.schema import ChatRequest, Completion, StreamPart
-from app.shaping.schema import Fate, fault, repair, structured, unfenced
+from app.shaping.schema import Fate, checked, fault, repair, structured, unfenced
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Asked:
         attempts: Tiers asked.
         cost_usd: Of the answer alone.
         wasted_usd: Of the answers that it took the place of.
-        schema: What became of it, where JSON was asked for.
+        schema: What became of it, where JSON was asked for and given.
     """
 
     completion: Completion
@@ -91,7 +91,7 @@ class Asker:
                 raise
             *wasted, asked = wasted  # an answer of the wrong form is better than none
             attempts = len(tiers)
-        if wasted and asked.schema != "invalid":
+        if wasted and asked.schema in ("valid", "repaired"):
             asked = replace(asked, schema="escalated")
         lost = sum(other.cost_usd + other.wasted_usd for other in wasted)
         return replace(asked, attempts=attempts, wasted_usd=asked.wasted_usd + lost)
@@ -154,11 +154,11 @@ class Asker:
         fenced = unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         if wrong is None:
-            return replace(asked, schema="repaired" if fenced else "valid")
+            return _fated(asked, "repaired" if fenced else "valid")
         asked = await self._again(asked, repair(body, asked.completion.body, wrong), deadline)
         unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
-        return replace(asked, schema="repaired" if wrong is None else "invalid")
+        return _fated(asked, "repaired") if wrong is None else replace(asked, schema="invalid")
 
     async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float) -> Asked:
         try:
@@ -183,6 +183,10 @@ async def _first_answer(tiers: Tiers, ask: Callable[[TierConfig], Coroutine[Any,
         raise unfit
     names = ", ".join(tier.name for tier in tiers)
     raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
+
+
+def _fated(asked: Asked, fate: Fate) -> Asked:
+    return replace(asked, schema=fate) if checked(asked.completion.body) else asked
 
 
 def _cut(completion: Completion) -> bool:

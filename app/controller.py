@@ -27,7 +27,7 @@ from app.quality.judge import preferred_by
 from app.router import Router
 from app.routing import Route, TierConfig, pinned
 from app.schema import CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
-from app.shaping.schema import fault, structured
+from app.shaping.schema import checked, fault, structured
 from app.wire import ChunkAssembler
 
 T = TypeVar("T")
@@ -323,7 +323,7 @@ class TrafficController:
             await rest.aclose()
             completion = Completion(assembler.completion(), first.target, first.also)
             wrong = fault(call.request.body, completion.body) if finished else None
-            if finished and structured(call.request.body):
+            if finished and structured(call.request.body) and checked(completion.body):
                 call.schema = "invalid" if wrong else "valid"
             if wrong:
                 call.error = UpstreamError.type

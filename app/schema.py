@@ -234,7 +234,8 @@ class Outcome:
         cascade: What became of a cheaper tier's answer that was tried first: `kept`, or why it was not.
         cascade_saved_usd: What trying it saved; below 0 what it cost in vain.
         schema: Where JSON was asked for: `valid`, `repaired` (asked again, or freed of Markdown), `escalated` (to a
-            better tier), or `invalid` (none of them could).
+            better tier), or `invalid` (none of them could); None for a refusal, a tool's call, or what the client's own
+            limit cut.
         endpoint: The path that the request came by,
         prompt: and the text of its last user turn.
         stages: Seconds by stage, that add up to `latency_s`: `exact`, `semantic`, `route`, `model` (to the answer or to

@@ -158,6 +158,27 @@ async def test_a_limit_of_the_clients_own_is_kept() -> None:
     assert (text_of(outcome), len(small.bodies)) == ("Rome is", 1)
 
 
+CUT = answer('{"city": "Ro', finish_reason="length")
+REFUSED = answer(None, refusal="I cannot say.")
+CALLED = answer(None, finish_reason="tool_calls", tool_calls=[{"id": "call_1"}])
+
+
+@pytest.mark.parametrize("other", [CUT, REFUSED, CALLED], ids=["cut", "refused", "called"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_no_whole_text_is_given_as_it_is_and_not_called_valid(other: Completion, stream: bool) -> None:
+    ended: list[Outcome] = []
+    small = FakeProvider("small", other)
+    gateway = controller(None, providers(small), on_end=ended.append)
+    request = chat("Where?", max_tokens=2, response_format=WANTED, stream=stream)
+    if stream:
+        streaming = await gateway.stream(request)
+        assert isinstance(streaming, Streaming)
+        assert [part async for part in streaming.parts]
+    else:
+        await gateway.handle(request)
+    assert (ended[0].schema, ended[0].tier, len(small.bodies)) == (None, "local", 1)
+
+
 @pytest.mark.parametrize(("text", "valid"), [(GOOD, True), (BAD, False)])
 async def test_a_stream_is_checked_at_its_end_and_stored_only_if_it_is_valid(text: str, valid: bool) -> None:
     ended: list[Outcome] = []
