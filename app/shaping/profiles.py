@@ -13,6 +13,7 @@ from app.errors import InvalidRequestError
 from app.schema import ChatRequest
 from app.section import Section
 from app.shaping.compact import compacted
+from app.strict import schema_format
 from app.wire import last_user_text, message_text
 
 _RAISED = 4  # times a profile's `max_tokens`, for an answer that it cut
@@ -28,7 +29,8 @@ class ProfileConfig(Section):
         models: Names that clients send as `model`; such a request is routed as `auto` is.
         tenants: Whose requests it is for.
         system: A regular expression that is found in the system prompt.
-        json_schema: The schema that answers follow. Give strings a `maxLength` and arrays `maxItems`, well within
+        json_schema: The schema that answers follow; where every property is required, OpenAI is held to it (`strict`),
+            and to no other properties. Give strings a `maxLength` and arrays `maxItems`, well within
             `max_tokens`: a small model may go on for ever where it can.
         max_tokens: Longest answer. One that it cuts is asked for once more, with four times as many, or what the tier's
             context has room for; a streamed answer has these from the start.
@@ -69,9 +71,8 @@ class ProfileConfig(Section):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of a request's body that it sets, where the request does not."""
-        schema = {"name": "answer", "schema": dict(self.json_schema or {}), "strict": True}
         fields = {
-            "response_format": self.json_schema and {"type": "json_schema", "json_schema": schema},
+            "response_format": self.json_schema and schema_format(self.json_schema),
             "stop": list(self.stop) or None,
             "temperature": self.temperature,
             "reasoning_effort": self.reasoning_effort,
