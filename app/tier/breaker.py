@@ -62,6 +62,6 @@ class Breaker:
         self._trying_until = 0.0
 
     def heard(self, open_until: float) -> None:
-        """Take another replica's word that the target fails."""
-        if self.state == "closed" and open_until > self._clock():
+        """Take another replica's word that the target fails; also while it is not known here whether it does still."""
+        if self.state != "open" and open_until > self._clock():
             self.open_until = open_until
