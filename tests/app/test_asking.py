@@ -7,12 +7,15 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+import openai
+import pydantic
 import pytest
 
 from app.asking import Asker
 from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UnavailableError, UpstreamError
 from app.schema import Completion, Outcome, Streaming
 from tests.fakes import CONFIG, FakeExactCache, FakeProvider, answer, chat, controller
+from tests.serving import gateway
 
 SCHEMA = {"type": "object", "required": ["city"]}
 WANTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
@@ -168,14 +171,14 @@ CALLED = answer(None, finish_reason="tool_calls", tool_calls=[{"id": "call_1"}])
 async def test_what_is_no_whole_text_is_given_as_it_is_and_not_called_valid(other: Completion, stream: bool) -> None:
     ended: list[Outcome] = []
     small = FakeProvider("small", other)
-    gateway = controller(None, providers(small), on_end=ended.append)
+    asked = controller(None, providers(small), on_end=ended.append)
     request = chat("Where?", max_tokens=2, response_format=WANTED, stream=stream)
     if stream:
-        streaming = await gateway.stream(request)
+        streaming = await asked.stream(request)
         assert isinstance(streaming, Streaming)
         assert [part async for part in streaming.parts]
     else:
-        await gateway.handle(request)
+        await asked.handle(request)
     assert (ended[0].schema, ended[0].tier, len(small.bodies)) == (None, "local", 1)
 
 
@@ -184,13 +187,28 @@ async def test_a_stream_is_checked_at_its_end_and_stored_only_if_it_is_valid(tex
     ended: list[Outcome] = []
     cache = FakeExactCache()
     given = {name: FakeProvider("small", answer(text)) for name in ("local", "mid", "top")}
-    gateway = controller(cache, given, on_end=ended.append)
-    streaming = await gateway.stream(chat("Where?", response_format=WANTED, stream=True))
+    asked = controller(cache, given, on_end=ended.append)
+    streaming = await asked.stream(chat("Where?", response_format=WANTED, stream=True))
     assert isinstance(streaming, Streaming)
     if valid:
         assert [part async for part in streaming.parts]
     else:
         with pytest.raises(UpstreamError, match='cannot be used: "city" is a required property'):
             assert [part async for part in streaming.parts]
-    await gateway.drain()
+    await asked.drain()
     assert (ended[0].schema, len(cache.entries)) == ("valid" if valid else "invalid", int(valid))
+
+
+async def test_the_official_client_parses_an_answer_of_a_pydantic_model_repaired_or_not() -> None:
+    class Place(pydantic.BaseModel):
+        city: str
+
+    small = Scripted("small", GOOD, BAD, GOOD)
+    async with gateway(None, providers(small)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        for fate in ("valid", "repaired"):
+            raw = await client.chat.completions.with_raw_response.parse(
+                model="auto", messages=[{"role": "user", "content": "Where?"}], response_format=Place
+            )
+            parsed = raw.parse().choices[0].message.parsed
+            assert (parsed, raw.headers["x-tierwise-schema"]) == (Place(city="Rome"), fate)
+    assert small.bodies[0]["response_format"]["json_schema"]["strict"] is True

@@ -56,11 +56,12 @@ async def test_a_request_too_many_is_refused_in_openais_shape_and_told_when_to_c
     api = build_api(crowded, CROWDED, OpenTenants().build(), states, metrics)
     async with served(api) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
         with pytest.raises(openai.InternalServerError) as caught:
-            await client.chat.completions.create(
-                model="auto",
-                messages=[{"role": "user", "content": "second"}],
-                stream=stream,
-            )
+            async with asyncio.timeout(CROWDED.overload.max_wait_s / 2):  # at once: the first still holds its slot
+                await client.chat.completions.create(
+                    model="auto",
+                    messages=[{"role": "user", "content": "second"}],
+                    stream=stream,
+                )
     assert caught.value.status_code == 503
     assert caught.value.code == "overloaded"
     assert caught.value.response.headers["retry-after"] == "1"
