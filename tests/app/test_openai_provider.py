@@ -153,7 +153,7 @@ async def test_a_status_that_another_provider_may_not_give_is_an_upstreams_error
         ({}, 1.0),
         ({"retry-after": "7"}, 7.0),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20s"}, 20.0),
-        ({"retry-after": format_datetime(datetime.now(UTC) + timedelta(minutes=2), usegmt=True)}, 120.0),
+        ({"retry-after": format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)}, 86400.0),
     ],
     ids=["nothing", "seconds", "the limit's reset", "a date"],
 )
@@ -164,7 +164,7 @@ async def test_a_429_says_how_long_to_wait(
     upstream.script = Script(status=429, headers=headers)
     error = await failure(provider, streamed)
     assert isinstance(error, UpstreamError)
-    assert error.retry_after_s == pytest.approx(pause_s, abs=30 if pause_s > 60 else 0)
+    assert error.retry_after_s == pytest.approx(pause_s, abs=3600 if pause_s > 60 else 0)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
