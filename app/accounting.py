@@ -56,6 +56,11 @@ class Call:
         self.last = now
 
     @property
+    def deadline(self) -> float:
+        """Until when the client waits for the answer, or for a stream's first part."""
+        return self.started + self.request.timeout_s
+
+    @property
     def tried_in_vain(self) -> bool:
         """Whether a cheaper tier was asked whose answer was not kept."""
         return self.cascade not in (None, "kept")

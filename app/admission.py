@@ -72,23 +72,32 @@ class Admission:
             last = self._queue.pop()
             if last is mine:
                 raise OverloadedError("Too many requests are waiting already. Try again later.")
-            last.turn.set_exception(OverloadedError("Too many more urgent requests are waiting. Try again later."))
+            if not last.turn.done():
+                last.turn.set_exception(OverloadedError("Too many more urgent requests are waiting. Try again later."))
         try:
             async with asyncio.timeout(self._config.max_wait_s):
                 await mine.turn
         except TimeoutError as error:
-            self._queue.remove(mine)
-            raise OverloadedError(f"No slot became free in {self._config.max_wait_s:g} s. Try again later.") from error
+            if not self._leave(mine):  # else the turn came together with the end of the wait
+                raise OverloadedError(
+                    f"No slot became free in {self._config.max_wait_s:g} s. Try again later."
+                ) from error
         except asyncio.CancelledError:
-            if mine in self._queue:
-                self._queue.remove(mine)
-            elif not mine.turn.cancelled() and mine.turn.exception() is None:
-                self._release()  # the turn came together with the client's end
+            if self._leave(mine):  # the turn came together with the client's end
+                self._release()
             raise
 
+    def _leave(self, mine: _Waiting) -> bool:
+        """Wait no longer; say whether a slot was given all the same."""
+        if mine in self._queue:
+            self._queue.remove(mine)
+        return mine.turn.done() and not mine.turn.cancelled() and mine.turn.exception() is None
+
     def _release(self) -> None:
-        """Pass the slot on."""
-        if self._queue:
-            self._queue.pop(0).turn.set_result(None)
-        else:
-            self._ongoing -= 1
+        """Pass the slot on to the first that still waits."""
+        while self._queue:
+            turn = self._queue.pop(0).turn
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._ongoing -= 1

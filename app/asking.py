@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from app.cascade import objection
-from app.errors import UnavailableError, UnfitError, UpstreamError
+from app.errors import InvalidRequestError, UnavailableError, UnfitError, UpstreamError
 from app.pricing import Tariff, cost_usd
-from app.protocols import ChatProvider
-from app.routing import TierConfig, Tiers
+from app.protocols import TierProvider
+from app.routing import TierConfig, Tiers, needs_of
 from app.schema import ChatRequest, Completion, StreamPart
-from app.shaping.schema import Fate, fault, repair, structured, unfenced
+from app.shaping.schema import Fate, checked, fault, repair, structured, unfenced
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_TEMPLATE_TOKENS = 16  # that a chat template adds to a message, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Asked:
         attempts: Tiers asked.
         cost_usd: Of the answer alone.
         wasted_usd: Of the answers that it took the place of.
-        schema: What became of it, where JSON was asked for.
+        schema: What became of it, where JSON was asked for and given.
     """
 
     completion: Completion
@@ -45,20 +48,27 @@ class Asker:
         providers: By tier name.
         prices: By model.
         local: The tiers whose model says how sure it is of each token.
+        clock: By which deadlines are given.
     """
 
     def __init__(
-        self, providers: Mapping[str, ChatProvider], prices: Mapping[str, Tariff], local: Collection[str]
+        self,
+        providers: Mapping[str, TierProvider],
+        prices: Mapping[str, Tariff],
+        local: Collection[str],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._providers = providers
         self._prices = prices
         self._local = local
+        self._clock = clock
 
-    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False) -> Asked:
+    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf) -> Asked:
         """Ask for an answer in one piece. One that is not the JSON asked for is repaired, or the next tier asked.
 
         Args:
             pinned: The client named the model: it is not to be any of the tier's.
+            deadline: Until when the client waits. No tier pauses beyond it; who calls this ends what takes longer.
 
         Raises:
             InvalidRequestError: The request is refused, or too long for every tier.
@@ -68,7 +78,7 @@ class Asker:
         wasted: list[Asked] = []
 
         async def ask(tier: TierConfig) -> Asked:
-            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens)
+            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens, deadline)
             if asked.schema == "invalid" and tier is not tiers[-1]:
                 wasted.append(asked)
                 raise UpstreamError("the answer does not follow the schema", tier.name)
@@ -81,21 +91,29 @@ class Asker:
                 raise
             *wasted, asked = wasted  # an answer of the wrong form is better than none
             attempts = len(tiers)
-        if wasted and asked.schema != "invalid":
+        if wasted and asked.schema in ("valid", "repaired"):
             asked = replace(asked, schema="escalated")
         lost = sum(other.cost_usd + other.wasted_usd for other in wasted)
         return replace(asked, attempts=attempts, wasted_usd=asked.wasted_usd + lost)
 
     async def opened(
-        self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False
+        self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf
     ) -> tuple[tuple[StreamPart, AsyncGenerator[StreamPart, None]], TierConfig, int]:
-        """Ask for a streamed answer: its first part and the rest, the tier, the tiers asked. Raises as `whole` does."""
-        return await _first_answer(
-            tiers, lambda tier: _opened(self._providers[tier.name].stream(_addressed(request.body, tier, pinned)))
-        )
+        """Ask for a streamed answer: its first part and the rest, the tier, the tiers asked. Raises as `whole` does.
+
+        A limit that is our own is raised from the start.
+        """
+
+        async def ask(tier: TierConfig) -> tuple[StreamPart, AsyncGenerator[StreamPart, None]]:
+            body = _addressed(request.body, tier, pinned)
+            if request.raised_max_tokens is not None:
+                body = _raised(body, tier, request.raised_max_tokens)
+            return await _opened(self._providers[tier.name].stream(body, self._left_s(deadline)))
+
+        return await _first_answer(tiers, ask)
 
     async def cheaper(
-        self, request: ChatRequest, tier: TierConfig, min_token_probability: float
+        self, request: ChatRequest, tier: TierConfig, min_token_probability: float, deadline: float = inf
     ) -> tuple[Asked | None, str]:
         """Ask a cheaper tier than the score calls for; its answer is there to be kept only if it passes the checks.
 
@@ -105,7 +123,7 @@ class Asker:
         told = bool(request.body.get("logprobs"))
         extra = {"logprobs": True} if tier.name in self._local else {}
         try:
-            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,))
+            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,), deadline=deadline)
         except (UnavailableError, UnfitError):
             return None, "failed"
         body = asked.completion.body
@@ -114,33 +132,38 @@ class Asker:
             choice.pop("logprobs", None)
         return asked, found or "kept"
 
-    async def complete(self, tier: TierConfig, body: Mapping[str, Any]) -> Asked:
-        """Ask one tier, as it is. Raises as a ChatProvider does."""
-        completion = await self._providers[tier.name].complete(body)
+    async def complete(self, tier: TierConfig, body: Mapping[str, Any], deadline: float = inf) -> Asked:
+        """Ask one tier, as it is. Raises as a TierProvider does."""
+        completion = await self._providers[tier.name].complete(body, self._left_s(deadline))
         return Asked(completion, tier, 1, cost_usd(completion.usage, self._prices[completion.target]))
 
-    async def _shaped(self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None) -> Asked:
+    def _left_s(self, deadline: float) -> float:
+        return inf if deadline == inf else deadline - self._clock()
+
+    async def _shaped(
+        self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None, deadline: float
+    ) -> Asked:
         """Ask one tier; again where our own limit cut the answer, and where it is not the JSON asked for."""
-        asked = await self.complete(tier, body)
+        asked = await self.complete(tier, body, deadline)
         own_limit = raised_max_tokens is not None
-        if own_limit and _cut(asked.completion):
-            body = {**body, "max_tokens": raised_max_tokens}
-            asked = await self._again(asked, body)
+        if raised_max_tokens is not None and _cut(asked.completion):
+            body = _raised(body, tier, raised_max_tokens)
+            asked = await self._again(asked, body, deadline)
         if not structured(body):
             return asked
         fenced = unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         if wrong is None:
-            return replace(asked, schema="repaired" if fenced else "valid")
-        asked = await self._again(asked, repair(body, asked.completion.body, wrong))
+            return _fated(asked, "repaired" if fenced else "valid")
+        asked = await self._again(asked, repair(body, asked.completion.body, wrong), deadline)
         unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
-        return replace(asked, schema="repaired" if wrong is None else "invalid")
+        return _fated(asked, "repaired") if wrong is None else replace(asked, schema="invalid")
 
-    async def _again(self, asked: Asked, body: Mapping[str, Any]) -> Asked:
+    async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float) -> Asked:
         try:
-            better = await self.complete(asked.tier, body)
-        except UpstreamError as error:
+            better = await self.complete(asked.tier, body, deadline)
+        except (UpstreamError, InvalidRequestError) as error:  # our own request, not the client's, was refused
             log.warning("tier %s did not answer again: %s", asked.tier.name, error.message)
             return asked
         return replace(better, wasted_usd=asked.cost_usd + asked.wasted_usd)
@@ -162,8 +185,20 @@ async def _first_answer(tiers: Tiers, ask: Callable[[TierConfig], Coroutine[Any,
     raise UnavailableError(f"No model answered (tried: {names}). Try again in {UnavailableError.retry_after_s} s.")
 
 
+def _fated(asked: Asked, fate: Fate) -> Asked:
+    return replace(asked, schema=fate) if checked(asked.completion.body) else asked
+
+
 def _cut(completion: Completion) -> bool:
     return any(choice.get("finish_reason") == "length" for choice in completion.body.get("choices") or ())
+
+
+def _raised(body: Mapping[str, Any], tier: TierConfig, raised: int) -> Mapping[str, Any]:
+    """Raise the limit of the answer as far as the tier's context has room beside the prompt."""
+    limit = body["max_tokens"]
+    most = {**body, "max_tokens": raised}
+    over = needs_of(most, tier).tokens + _TEMPLATE_TOKENS * len(body["messages"]) - tier.window()
+    return most if over <= 0 else {**body, "max_tokens": max(limit, int(raised - over))}
 
 
 def _addressed(body: Mapping[str, Any], tier: TierConfig, pinned: bool) -> Mapping[str, Any]:

@@ -21,13 +21,13 @@ from app.cache.lookups import NOT_EXACT, Lookups
 from app.cache.policy import lookup_refusal, storable
 from app.config import GatewayConfig
 from app.errors import GatewayError, UnavailableError, UpstreamError
-from app.protocols import ChatProvider, ComplexityClassifier, Conversations, ExactCache, FlightRelay, SemanticCache
+from app.protocols import ComplexityClassifier, Conversations, ExactCache, FlightRelay, SemanticCache, TierProvider
 from app.quality.audit import QualityAuditor, QualityBounds, QualityCheck
 from app.quality.judge import preferred_by
 from app.router import Router
 from app.routing import Route, TierConfig, pinned
 from app.schema import CacheKey, CacheLookup, ChatRequest, Completion, Outcome, Streaming, StreamPart
-from app.shaping.schema import fault, structured
+from app.shaping.schema import checked, fault, structured
 from app.wire import ChunkAssembler
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class TrafficController:
         exact: ExactCache | None,
         cache: SemanticCache | None,
         classifier: ComplexityClassifier,
-        providers: Mapping[str, ChatProvider],
+        providers: Mapping[str, TierProvider],
         on_end: Callable[[Outcome], None] = lambda outcome: None,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], float] = time.time,
@@ -79,7 +79,7 @@ class TrafficController:
         self._clock = clock
         self._accounts = Accounts(config, clock, on_end)
         local = {tier.name for tier in config.tiers if tier.llm} | config.stand_ins().keys()
-        self._asker = Asker(providers, self._accounts.prices, local)
+        self._asker = Asker(providers, self._accounts.prices, local, clock)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None
         self._admission = admission or Admission(config.overload)
@@ -282,14 +282,16 @@ class TrafficController:
     async def _try_cheaper(self, call: Call, tier: TierConfig) -> Asked | None:
         """Ask the tier below a near cut point; its answer is kept only if it passes the checks of a cascade."""
         probability = self._config.routing.cascade.min_token_probability
-        asked, call.cascade = await self._asker.cheaper(call.request, tier, probability)
+        asked, call.cascade = await self._asker.cheaper(call.request, tier, probability, call.deadline)
         if call.cascade == "kept":
             return asked
         call.tried_usd = asked.cost_usd + asked.wasted_usd if asked else 0.0
         return None
 
     async def _ask_plainly(self, call: Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
-        asked = kept or await self._asker.whole(call.request, route.tiers, pinned=route.reason == "pinned")
+        asked = kept or await self._asker.whole(
+            call.request, route.tiers, pinned=route.reason == "pinned", deadline=call.deadline
+        )
         call.schema, call.wasted_usd = asked.schema, asked.wasted_usd
         write = self._given(call, asked.completion, asked.tier, asked.attempts + call.tried_in_vain)
         if call.outcome is not None:
@@ -299,7 +301,7 @@ class TrafficController:
 
     async def _ask_streamed(self, call: Call, route: Route) -> AsyncGenerator[Event, None]:
         (first, rest), tier, attempts = await self._asker.opened(
-            call.request, route.tiers, pinned=route.reason == "pinned"
+            call.request, route.tiers, pinned=route.reason == "pinned", deadline=call.deadline
         )
         call.lap("model", self._clock())
         attempts += call.tried_in_vain
@@ -321,7 +323,7 @@ class TrafficController:
             await rest.aclose()
             completion = Completion(assembler.completion(), first.target, first.also)
             wrong = fault(call.request.body, completion.body) if finished else None
-            if finished and structured(call.request.body):
+            if finished and structured(call.request.body) and checked(completion.body):
                 call.schema = "invalid" if wrong else "valid"
             if wrong:
                 call.error = UpstreamError.type
@@ -388,7 +390,9 @@ class TrafficController:
         if not finished:
             return None
         self._router.answered(call.request, completion, tier.name)
-        if self.quality is not None and self._router.scored(call.request, call.route):
+        best = self._config.tiers[-1].name
+        comparable = not call.request.tiers or best in call.request.tiers
+        if self.quality is not None and comparable and self._router.scored(call.request, call.route):
             self.quality.answered(call.request, tier.name, completion)
         return self._store_later(call, completion, tier)
 

@@ -13,7 +13,8 @@ GatewayError
 ├── UnavailableError             503  no tier answered
 │   └── OverloadedError          503  more is under way than may be
 ├── UpstreamError                502  one provider did not answer
-│   └── UpstreamTimeoutError     504
+│   ├── UpstreamTimeoutError     504
+│   └── RestingError             502  it is not asked for now
 ├── CacheUnavailableError             costs a miss
 └── ClassifierUnavailableError        costs the top tier
 
@@ -149,6 +150,10 @@ class UpstreamTimeoutError(UpstreamError):
     """A provider did not answer in time."""
 
     status_code = 504
+
+
+class RestingError(UpstreamError):
+    """Every target of a tier is left alone for now, so that none was asked; `retry_after_s` is the shortest rest."""
 
 
 class CacheUnavailableError(GatewayError):

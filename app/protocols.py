@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -209,4 +210,19 @@ class ChatProvider(Protocol):
 
     def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece, the last chunk with the usage. Raises as `complete` does."""
+        ...
+
+
+class TierProvider(ChatProvider, Protocol):
+    """A ChatProvider that is a whole tier, and is told how long the client waits still: `within_s`, in seconds.
+
+    It pauses for nothing that would come too late; to end a call that takes longer is for the caller.
+    """
+
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
+        """Answer a request in one piece. Raises as any ChatProvider does."""
+        ...
+
+    def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
+        """Answer a request piece by piece; `within_s` is to its first part."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.errors import GatewayError
 from app.schema import Outcome, Streaming
 from app.wire import chunks_of, encode, fresh, identity
 
+log = logging.getLogger(__name__)
 _SSE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -49,6 +51,11 @@ async def _events(
     except GatewayError as error:  # too late for a status: the stream ends with the error
         on_error(error)
         yield _sent([dialect.failed(error)])
+    except Exception:
+        log.exception("a stream broke off")
+        failure = GatewayError("The gateway had an error while processing your request.")
+        on_error(failure)
+        yield _sent([dialect.failed(failure)])
     finally:
         await answer.parts.aclose()  # a client that went away: stop the upstream as well
 

@@ -155,12 +155,16 @@ class Needs:
     abilities: frozenset[Ability | Form] = frozenset()
     tiers: frozenset[str] = frozenset()
 
+    def allows(self, tier: str) -> bool:
+        """Whether the profile lets a tier answer."""
+        return not self.tiers or tier in self.tiers
+
     def unmet(self, tier: TierConfig) -> str | None:
         """Name a need that the tier does not meet: an ability, the `profile`, or `context`."""
         lacking = sorted(self.abilities - tier.takes())
         if lacking:
             return lacking[0]
-        if self.tiers and tier.name not in self.tiers:
+        if not self.allows(tier.name):
             return "profile"
         return "context" if self.tokens > tier.window() else None
 
@@ -271,8 +275,8 @@ def route(
         allowance: What the tenant's budget leaves it.
 
     Raises:
-        InvalidRequestError: No tier that the tenant may use takes what the request needs.
-        BudgetExceededError: The tenant's budget is spent.
+        InvalidRequestError: No tier that the tenant and the profile may use takes what the request needs.
+        BudgetExceededError: The tenant's budget is spent, or leaves none of its profile's tiers.
     """
     index, reason = len(tiers) - 1, "unclassified"
     near = False
@@ -295,6 +299,8 @@ def route(
     if index > left:
         index, reason = left, "budget"
     high = min(high, left)
+    if allowance is not None and needs.tiers and needs.tiers.isdisjoint(tier.name for tier in tiers[: left + 1]):
+        raise allowance.refusal
     cheaper = tiers[index - 1] if near and index == scored > max(low, held) else None
     return _met(Route(tiers[index : high + 1], score, reason, cheaper), needs, tiers[low:index])
 
@@ -339,9 +345,15 @@ def _met(wanted: Route, needs: Needs, weaker: Tiers) -> Route:
 
 def _roomiest(tiers: Tiers, needs: Needs) -> TierConfig:
     """Return the able tier of the longest context: the estimate of the tokens may be wrong, and the tier knows."""
-    able = [tier for tier in tiers if needs.abilities <= tier.takes()]
+    allowed = tuple(tier for tier in tiers if needs.allows(tier.name))
+    if not allowed:
+        raise InvalidRequestError(
+            f"The request's profile lets only these tiers answer: {', '.join(sorted(needs.tiers))}. None of them is "
+            f"open to it; it may go to: {', '.join(tier.name for tier in tiers)}. Use another profile, or name a model."
+        )
+    able = [tier for tier in allowed if needs.abilities <= tier.takes()]
     if not able:
-        raise unsupported(needs, tiers[-1], tiers)
+        raise unsupported(needs, allowed[-1], allowed)
     return max(able, key=TierConfig.window)
 
 

@@ -44,7 +44,8 @@ class ChatRequest:
         request_id: The client's own name of it, or one made for it.
         profile: The profile that shaped it.
         tiers: The only ones that may answer; empty for all.
-        raised_max_tokens: The limit for a second try, where `max_tokens` is the profile's and cut the answer.
+        raised_max_tokens: Where `max_tokens` is the profile's: the limit of a stream, and of a second try when it cut
+            the answer.
         timeout_s: Longest wait for the answer, or for a stream's first part, by `x-request-timeout`.
         endpoint: The path that it came by.
         allowance: What the tenant's budget leaves it, where that is not everything.
@@ -233,7 +234,8 @@ class Outcome:
         cascade: What became of a cheaper tier's answer that was tried first: `kept`, or why it was not.
         cascade_saved_usd: What trying it saved; below 0 what it cost in vain.
         schema: Where JSON was asked for: `valid`, `repaired` (asked again, or freed of Markdown), `escalated` (to a
-            better tier), or `invalid` (none of them could).
+            better tier), or `invalid` (none of them could); None for a refusal, a tool's call, or what the client's own
+            limit cut.
         endpoint: The path that the request came by,
         prompt: and the text of its last user turn.
         stages: Seconds by stage, that add up to `latency_s`: `exact`, `semantic`, `route`, `model` (to the answer or to

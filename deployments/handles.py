@@ -7,8 +7,10 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
+from grpc.aio import AioRpcError
 from opentelemetry.trace import Span, use_span
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -28,6 +30,7 @@ from app.tier.resume import resuming
 from deployments.tracing import answered, call_span, ending
 
 _PAUSE_S = 1.0
+_LOST = (RayError, RayServeException, AioRpcError)  # Serve raises gRPC's own for what it does not know
 log = logging.getLogger("ray.serve")
 
 
@@ -122,7 +125,7 @@ class RemoteClassifier:
 
 
 class RemoteProvider:
-    """A ChatProvider behind the handle of a TierServer or of the local model."""
+    """A TierProvider behind the handle of a TierServer or of the local model."""
 
     def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float) -> None:
         self._handle = handle
@@ -132,8 +135,11 @@ class RemoteProvider:
         self._timeout_s = timeout_s
 
     def wake(self) -> bool:
-        """Say whether a replica runs. Where none does a call waits for one, by which Serve sees that it is wanted."""
-        if not asleep(self._handle):
+        """Say whether a replica runs. Where none does, since it sleeps or was lost, a call waits for one.
+
+        By that Serve sees that one is wanted.
+        """
+        if not _vacant(self._handle):
             return True
         if not self._waking:
             self._waking.start(self._call_replica())
@@ -142,10 +148,10 @@ class RemoteProvider:
     async def _call_replica(self) -> None:
         try:
             await self._handle.status.remote()
-        except (RayError, RayServeException) as error:
+        except _LOST as error:
             log.warning("tier %s did not start: %s", self._name, type(error).__name__)
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         """Answer a request in one piece.
 
         Raises:
@@ -157,28 +163,28 @@ class RemoteProvider:
             async with asyncio.timeout(self._timeout_s):
                 completion: Completion
                 try:
-                    completion = await self._call(span, body)
+                    completion = await self._call(span, body, within_s)
                 except RayActorError:  # the replica was lost; another may be there
-                    completion = await self._call(span, body)
+                    completion = await self._call(span, body, within_s)
             answered(span, completion)
             return completion
 
-    async def _call(self, span: Span, body: Mapping[str, Any]) -> Completion:
+    async def _call(self, span: Span, body: Mapping[str, Any], within_s: float) -> Completion:
         with use_span(span):
-            response = self._handle.complete.remote(dict(body))
+            response = self._handle.complete.remote(dict(body), within_s)
         completion: Completion = await response
         return completion
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece; closing it cancels the request in the replica. Raises as `complete` does."""
-        async with aclosing(resuming(body, lambda: self._stream(body))) as parts:
+        async with aclosing(resuming(body, lambda: self._stream(body, within_s))) as parts:
             async for part in parts:
                 yield part
 
-    async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def _stream(self, body: Mapping[str, Any], within_s: float) -> AsyncGenerator[StreamPart, None]:
         span = call_span(self._name, body)
         with use_span(span):
-            response = self._streaming.stream.remote(dict(body))
+            response = self._streaming.stream.remote(dict(body), within_s)
         parts = aiter(response)
         try:
             with ending(span), self._translated():
@@ -201,17 +207,24 @@ class RemoteProvider:
             if isinstance(error.cause, GatewayError):
                 raise error.cause from None
             raise UpstreamError(f"the replica failed: {error.cause!r}", self._name) from error
-        except (RayError, RayServeException) as error:
+        except _LOST as error:
             raise UpstreamError(f"the replica was lost: {type(error).__name__}", self._name) from error
 
 
 def asleep(handle: DeploymentHandle) -> bool:
     """Whether a deployment has scaled to zero, as far as its handle was told; Serve shows that nowhere else."""
+    if not _vacant(handle):
+        return False
+    scaling = handle._router._asyncio_router._metrics_manager.autoscaling_config
+    return scaling is not None and scaling.min_replicas == 0
+
+
+def _vacant(handle: DeploymentHandle) -> bool:
+    """Whether a deployment has no replica, as far as its handle was told."""
     router = getattr(handle._router, "_asyncio_router", None)
     if router is None or router._request_router is None:
         return False  # nothing was asked of it yet, or it is Serve's local testing mode
-    scaling = router._metrics_manager.autoscaling_config
-    return scaling is not None and scaling.min_replicas == 0 and not router._request_router.curr_replicas
+    return not router._request_router.curr_replicas
 
 
 async def ask_status(handle: DeploymentHandle, name: str, timeout_s: float = 2.0) -> PartStatus:
@@ -224,7 +237,7 @@ async def ask_status(handle: DeploymentHandle, name: str, timeout_s: float = 2.0
             return PartStatus(name, status.state, status.detail)
     except TimeoutError:
         return PartStatus(name, "down", {"reason": f"no answer in {timeout_s:g} s"})
-    except (RayError, RayServeException) as error:
+    except _LOST as error:
         return PartStatus(name, "down", {"reason": type(error).__name__})
 
 
@@ -238,6 +251,6 @@ def _guarded(failfast: FailFast, failure: type[GatewayError], part: str) -> Iter
         if isinstance(error.cause, GatewayError):
             raise error.cause from None
         raise failure(f"{part} failed: {error.cause!r}") from error
-    except (TimeoutError, RayError, RayServeException) as error:
+    except (TimeoutError, *_LOST) as error:
         failfast.trip()
         raise failure(f"{part} did not answer: {type(error).__name__}") from error

@@ -6,6 +6,7 @@ Imported only where a tier has an `llm`, since it imports vLLM.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from math import inf
 from typing import Any
 
 import msgspec
@@ -70,7 +71,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
         """Tell Serve how loaded the engine is; nothing where `disable_log_stats` keeps it from saying so."""
         return self._load.read() if self._load else {}
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         """Answer a request in one piece."""
         async for answer in await self.chat(self._request(body, stream=False)):
             if hasattr(answer, "error"):
@@ -78,7 +79,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
             return Completion(answer.model_dump(exclude_none=True), self._llm_config.model_id)
         raise UpstreamError("vLLM gave no answer", "vllm")
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece; Ray batches the chunks of some milliseconds."""
         async for batch in await self.chat(self._request(body, stream=True)):
             chunks = []

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -212,13 +213,13 @@ class TierServer:
             except CacheUnavailableError as error:
                 log.info("breakers and calls are not shared: %s", error.message)
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         """Answer by the first target that can."""
-        return await self._policy.complete(body)
+        return await self._policy.complete(body, within_s)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         """Stream from the first target that sends a chunk."""
-        async with aclosing(self._policy.stream(body)) as parts:
+        async with aclosing(self._policy.stream(body, within_s)) as parts:
             async for part in parts:
                 yield part
 

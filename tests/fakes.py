@@ -7,6 +7,7 @@ import re
 import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.errors import (
     ModelNotFoundError,
     UpstreamError,
 )
-from app.protocols import ChatProvider, FlightRelay
+from app.protocols import FlightRelay, TierProvider
 from app.quality.audit import Pair, Watch
 from app.quality.bound import Kept
 from app.schema import (
@@ -293,7 +294,7 @@ class FakeClassifier:
 
 
 class FakeProvider:
-    """A ChatProvider that gives `completion`, whole or word by word.
+    """A TierProvider that gives `completion`, whole or word by word.
 
     Attributes:
         error: Raised in place of an answer.
@@ -309,13 +310,13 @@ class FakeProvider:
         self.bodies: list[Mapping[str, Any]] = []
         self.closed = 0
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         self.bodies.append(body)
         if self.error:
             raise self.error
         return self.completion
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         self.bodies.append(body)
         try:
             if self.error:
@@ -340,7 +341,7 @@ class GatedProvider(FakeProvider):
         self.gate = asyncio.Event()
         self.failures: list[GatewayError] = []
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         self.bodies.append(body)
         try:
             await self.gate.wait()
@@ -350,7 +351,7 @@ class GatedProvider(FakeProvider):
             raise self.failures.pop(0)
         return self.completion
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         parts = super().stream(body)
         try:
             yield await anext(parts)
@@ -375,7 +376,7 @@ def words_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def controller(
     cache: FakeExactCache | None,
-    providers: Mapping[str, ChatProvider],
+    providers: Mapping[str, TierProvider],
     *,
     score: float = 0.0,
     semantic: FakeSemanticCache | None = None,

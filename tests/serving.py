@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import build_api
-from app.protocols import ChatProvider
+from app.protocols import TierProvider
 from app.schema import PartStatus
 from app.tenants import OpenTenants, Tenants
 from tests.fakes import CONFIG, FakeEmbedder, FakeExactCache, FakeSemanticCache, controller
@@ -36,7 +36,7 @@ async def served(api: FastAPI) -> AsyncIterator[str]:
 @asynccontextmanager
 async def gateway(
     cache: FakeExactCache | None,
-    providers: Mapping[str, ChatProvider],
+    providers: Mapping[str, TierProvider],
     tenants: Tenants | None = None,
     embedder: FakeEmbedder | None = None,
 ) -> AsyncIterator[str]:

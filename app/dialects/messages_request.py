@@ -10,6 +10,7 @@ import msgspec
 
 from app.dialects.anthropic import TOOL_CHOICES, data_url
 from app.dialects.base import plain, understood, unsupported
+from app.strict import schema_format
 from app.wire import decode
 
 _ADVICE = {
@@ -138,7 +139,6 @@ def _chat(asked: _Body) -> dict[str, Any]:
         raise unsupported("messages", "Turns without content ask for nothing: add a text.")
     system = asked.system if isinstance(asked.system, str) else plain([_part(text) for text in asked.system or ()])
     wanted = asked.output_config and asked.output_config.format
-    schema = {"name": "answer", "schema": wanted.schema, "strict": True} if wanted else None
     fields = {
         "model": asked.model,
         "messages": [{"role": "system", "content": system}, *turns] if system else turns,
@@ -149,7 +149,7 @@ def _chat(asked: _Body) -> dict[str, Any]:
         "top_p": asked.top_p,
         "tools": [_tool(tool) for tool in asked.tools or ()] or None,
         **_tool_choice(asked.tool_choice),
-        "response_format": {"type": "json_schema", "json_schema": schema} if schema else None,
+        "response_format": schema_format(wanted.schema) if wanted else None,
         "reasoning_effort": asked.output_config and asked.output_config.effort,
         "user": asked.metadata and asked.metadata.user_id,
     }

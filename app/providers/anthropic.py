@@ -21,7 +21,7 @@ from app.errors import (
 )
 from app.providers.anthropic_answer import Chunks, completion_of
 from app.providers.anthropic_request import message_request
-from app.providers.base import Quota, TargetConfig, seconds
+from app.providers.base import Quota, TargetConfig, pause_asked_for
 from app.providers.claude import Claude, Effort, Reasoning, Structured, reasoning_by, structured_by, takes_sampling
 from app.schema import Ability, Completion, Form, StreamPart
 
@@ -99,7 +99,7 @@ class AnthropicProvider:
     """A ChatProvider over the `anthropic` client.
 
     Attributes:
-        quota: What the API says is left of its rate limits; only its refusals say so.
+        quota: What the API says is left of its rate limits.
     """
 
     def __init__(self, config: AnthropicProviderConfig, client: anthropic.AsyncAnthropic) -> None:
@@ -120,6 +120,7 @@ class AnthropicProvider:
         with self._translated():
             raw = await self._client.messages.with_raw_response.create(**params)
             content = await raw.read()
+        self.quota.seen(raw.headers)
         try:
             answer = completion_of(msgspec.json.decode(content), answer_tool)
         except _MALFORMED as error:
@@ -133,6 +134,7 @@ class AnthropicProvider:
         chunks = Chunks(answer_tool)
         with self._translated():
             stream = await self._client.messages.create(stream=True, **params)
+            self.quota.seen(stream.response.headers)
             async with stream:
                 async for event in stream:
                     try:
@@ -175,6 +177,8 @@ class AnthropicProvider:
             return ContextLengthError(message) if _TOO_LONG.search(said) else InvalidRequestError(message)
         status = error.status_code
         what = error.type if status == 200 else f"status {status}"
-        pause_s = seconds(error.response.headers.get("retry-after")) or (1.0 if status == 429 else None)
+        pause_s = pause_asked_for(error.response.headers) if status != 200 else None
+        if status == 429 and pause_s is None:
+            pause_s = 1.0
         passes = status in (200, 408, 409, 429) or status >= 500
         return UpstreamError(f"{self._config.model}: {what}: {said}", "anthropic", pause_s, passes)

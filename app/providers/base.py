@@ -6,6 +6,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 from pydantic import PositiveFloat, PositiveInt
@@ -63,10 +65,10 @@ class Quota:
         self.exhausted_until = 0.0
 
     def seen(self, headers: Mapping[str, str]) -> None:
-        """Read the `x-ratelimit-*` headers of an answer."""
-        for kind in ("requests", "tokens"):
-            if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
-                self.wait(seconds(headers.get(f"x-ratelimit-reset-{kind}")) or 1.0)
+        """Read what the headers of an answer say of its API's rate limits."""
+        for remaining, reset in _limits(headers):
+            if _none_left(remaining):
+                self.wait(seconds(reset) or 1.0)
 
     def wait(self, pause_s: float) -> None:
         """Note that nothing is left for so long."""
@@ -77,14 +79,51 @@ class Quota:
         self.exhausted_until = 0.0
 
 
-def seconds(span: str | None) -> float | None:
-    """Read a span of time as rate limit headers and `Retry-After` have it: `7`, `0.5`, `6m0s`, `120ms`."""
+def pause_asked_for(headers: Mapping[str, str]) -> float | None:
+    """Return the pause in seconds that a refusal asks for, by `Retry-After` or until its rate limits are reset."""
+    milliseconds = seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    asked_s = seconds(headers.get("retry-after"))
+    if asked_s is not None:
+        return asked_s
+    spent = [reset for remaining, reset in _limits(headers) if remaining is None or _none_left(remaining)]
+    return max(filter(None, map(seconds, spent)), default=None)
+
+
+def _limits(headers: Mapping[str, str]) -> list[tuple[str | None, str | None]]:
+    """Return what remains of each rate limit, and when it is reset, as OpenAI and Anthropic say it."""
+    names = [(f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}") for kind in ("requests", "tokens")]
+    of_anthropic = [f"anthropic-ratelimit-{kind}" for kind in ("requests", "tokens", "input-tokens", "output-tokens")]
+    names += [(f"{limit}-remaining", f"{limit}-reset") for limit in of_anthropic]
+    return [(headers.get(remaining), headers.get(reset)) for remaining, reset in names]
+
+
+def _none_left(remaining: str | None) -> bool:
+    try:
+        return remaining is not None and float(remaining) <= 0
+    except ValueError:
+        return False
+
+
+def seconds(span: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Read a span of time as rate limit headers and `Retry-After` have it: `7`, `0.5`, `6m0s`, `120ms`, or a date.
+
+    A date is that of HTTP or of RFC 3339; one that has passed is 0 seconds away.
+    """
     if not span:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", span):
         return float(span)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", span)
-    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
+    if re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", span):
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", span)
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            return max(0.0, read(span).timestamp() - now())
+        except ValueError:
+            continue
+    return None
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

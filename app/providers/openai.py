@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from app.errors import ContextLengthError, InvalidRequestError, UpstreamError, UpstreamTimeoutError
-from app.providers.base import Quota, TargetConfig, seconds
+from app.providers.base import Quota, TargetConfig, pause_asked_for
 from app.schema import Ability, Completion, Form, StreamPart
 
 if TYPE_CHECKING:
     import openai
+
+_REASONING = re.compile(r"(.*/)?(o\d|gpt-5)")
 
 
 class OpenAIProviderConfig(TargetConfig):
@@ -44,7 +47,7 @@ class OpenAIProviderConfig(TargetConfig):
 
 
 class OpenAIProvider:
-    """A ChatProvider over the `openai` client. Bodies pass as they are but for the model's name.
+    """A ChatProvider over the `openai` client. Bodies pass as they are but for the names of the model and its limit.
 
     Attributes:
         quota: What the API says is left of its rate limits.
@@ -110,6 +113,9 @@ class OpenAIProvider:
 
     def _arguments(self, body: Mapping[str, Any]) -> dict[str, Any]:
         extra = {key: value for key, value in body.items() if key not in ("model", "messages", "stream")}
+        if _REASONING.match(self._config.model) and "max_tokens" in extra:  # which these models refuse
+            limit = extra.pop("max_tokens")
+            extra.setdefault("max_completion_tokens", limit)
         stream = {"stream": True} if body.get("stream") else {}
         return {"model": self._config.model, "messages": body["messages"], "extra_body": extra, **stream}
 
@@ -132,7 +138,7 @@ class OpenAIProvider:
             raise InvalidRequestError(message, error.param, error.code) from error
         except openai.APIStatusError as error:
             status = error.status_code
-            pause_s = seconds(error.response.headers.get("retry-after")) if status in (429, 503) else None
+            pause_s = pause_asked_for(error.response.headers) if status in (429, 503) else None
             if status == 429 and pause_s is None:
                 pause_s = 1.0
             passes = status in (408, 409, 429) or status >= 500

@@ -79,10 +79,13 @@ class Gate:
         model = str(plain.model)
         before, after = (_tokens(asked.body["messages"], model) for asked in (plain, request))
         own_limit = plain.body.get("max_tokens") or plain.body.get("max_completion_tokens")
+        limit, raised = 0 if own_limit else request.body.get("max_tokens") or 0, request.raised_max_tokens or 0
+        if raised and request.body.get("stream"):
+            limit, raised = raised, 0  # from the start
         return {
             "profile": request.profile,
-            "limit": 0 if own_limit else request.body.get("max_tokens") or 0,
-            "raised_limit": request.raised_max_tokens or 0,
+            "limit": limit,
+            "raised_limit": raised,
             "added_tokens": after - before,
         }
 

@@ -13,6 +13,7 @@ from app.errors import InvalidRequestError
 from app.schema import ChatRequest
 from app.section import Section
 from app.shaping.compact import compacted
+from app.strict import schema_format
 from app.wire import last_user_text, message_text
 
 _RAISED = 4  # times a profile's `max_tokens`, for an answer that it cut
@@ -28,15 +29,16 @@ class ProfileConfig(Section):
         models: Names that clients send as `model`; such a request is routed as `auto` is.
         tenants: Whose requests it is for.
         system: A regular expression that is found in the system prompt.
-        json_schema: The schema that answers follow. Give strings a `maxLength` and arrays `maxItems`, well within
+        json_schema: The schema that answers follow; where every property is required, OpenAI is held to it (`strict`),
+            and to no other properties. Give strings a `maxLength` and arrays `maxItems`, well within
             `max_tokens`: a small model may go on for ever where it can.
-        max_tokens: Longest answer. One that it cuts is asked for once more, with four times as many; a streamed answer
-            has these from the start.
+        max_tokens: Longest answer. One that it cuts is asked for once more, with four times as many, or what the tier's
+            context has room for; a streamed answer has these from the start.
         stop: Where an answer ends.
         temperature: Of sampling.
         reasoning_effort: Of models that reason.
         instruction: Added to the system prompt, such as "Answer with the category alone."
-        tiers: The only ones that may answer.
+        tiers: The only ones that may answer, also where the prompt is too long for them.
         compact: Whether blank space and repeated paragraphs of the prompt may be left out.
     """
 
@@ -69,9 +71,8 @@ class ProfileConfig(Section):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of a request's body that it sets, where the request does not."""
-        schema = {"name": "answer", "schema": dict(self.json_schema or {}), "strict": True}
         fields = {
-            "response_format": self.json_schema and {"type": "json_schema", "json_schema": schema},
+            "response_format": self.json_schema and schema_format(self.json_schema),
             "stop": list(self.stop) or None,
             "temperature": self.temperature,
             "reasoning_effort": self.reasoning_effort,
@@ -115,7 +116,7 @@ class Shaper:
         limit = None if body.get("max_tokens") or body.get("max_completion_tokens") else profile.max_tokens
         raised = None if limit is None else _RAISED * limit
         if limit is not None:
-            body["max_tokens"] = raised if body.get("stream") else limit
+            body["max_tokens"] = limit
         if profile.compact:
             body["messages"] = compacted(body["messages"])
         if profile.instruction is not None:
@@ -127,7 +128,7 @@ class Shaper:
             prompt=prompt,
             profile=name,
             tiers=profile.tiers,
-            raised_max_tokens=None if body.get("stream") else raised,
+            raised_max_tokens=raised,
         )
 
     def _name(self, request: ChatRequest, named: str | None) -> str | None:

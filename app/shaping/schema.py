@@ -29,6 +29,17 @@ def unfenced(completion: dict[str, Any]) -> bool:
     return changed
 
 
+def checked(completion: Mapping[str, Any]) -> bool:
+    """Whether all of a completion had to be JSON: no refusal, no call of a tool, nothing that a limit cut."""
+    return not any(_other(one) or one.get("finish_reason") == "length" for one in completion.get("choices") or ())
+
+
+def _other(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice is something else than a text: a refusal, or a call of a tool."""
+    message = choice.get("message") or {}
+    return bool(message.get("refusal") or message.get("tool_calls"))
+
+
 def fault(body: Mapping[str, Any], completion: Mapping[str, Any], *, own_limit: bool = False) -> str | None:
     """Return what keeps a completion from being the JSON that its request asks for, or None.
 
@@ -39,14 +50,13 @@ def fault(body: Mapping[str, Any], completion: Mapping[str, Any], *, own_limit: 
     """
     wanted = body.get("response_format") or {}
     for choice in completion.get("choices") or ():
-        message = choice.get("message") or {}
-        if message.get("refusal") or message.get("tool_calls"):
+        if _other(choice):
             continue
         if choice.get("finish_reason") == "length":
             if own_limit:
                 return f"it is longer than {body.get('max_tokens')} tokens"
             continue
-        found = text_fault(wanted, message.get("content") or "")
+        found = text_fault(wanted, (choice.get("message") or {}).get("content") or "")
         if found is not None:
             return found
     return None

@@ -11,7 +11,7 @@ State = Literal["closed", "open", "half-open"]
 
 
 class Breaker:
-    """Opens after some failures in a row, then lets one request at a time try.
+    """Opens after some failures in a row, then lets one request try, and another if that takes longer than `open_s`.
 
     Our own and not a library's, since those that share their state by Redis ask it at every call.
 
@@ -24,7 +24,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._opened = 0
-        self._trying = False
+        self._trying_until = 0.0
         self.open_until = 0.0
 
     @property
@@ -37,31 +37,31 @@ class Breaker:
     def allows(self) -> bool:
         """Whether a request may be sent; one that is must be followed by `succeeded`, `failed` or `released`."""
         state = self.state
-        if state == "half-open" and not self._trying:
-            self._trying = True
+        if state == "half-open" and self._clock() >= self._trying_until:
+            self._trying_until = self._clock() + self._config.open_s
             return True
         return state == "closed"
 
     def succeeded(self) -> None:
         """Close."""
         self._failures = self._opened = 0
-        self._trying = False
+        self._trying_until = 0.0
         self.open_until = 0.0
 
     def failed(self) -> None:
         """Count a failure; open if there were enough, or if it was the one that tried."""
         self._failures += 1
-        if self._trying or (not self.open_until and self._failures >= self._config.failures):
+        if self._trying_until or (not self.open_until and self._failures >= self._config.failures):
             length_s = min(self._config.open_s * 2**self._opened, self._config.max_open_s)
             self.open_until = self._clock() + length_s
             self._opened += 1
-        self._trying = False
+        self._trying_until = 0.0
 
     def released(self) -> None:
         """Note that a request ended without a word on the target: cancelled, or refused for its own sake."""
-        self._trying = False
+        self._trying_until = 0.0
 
     def heard(self, open_until: float) -> None:
-        """Take another replica's word that the target fails."""
-        if self.state == "closed" and open_until > self._clock():
+        """Take another replica's word that the target fails; also while it is not known here whether it does still."""
+        if self.state != "open" and open_until > self._clock():
             self.open_until = open_until

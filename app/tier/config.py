@@ -31,7 +31,8 @@ class BreakerConfig(Section):
 
     Attributes:
         failures: So many in a row open the breaker.
-        open_s: How long it stays open. One request then tries; if it fails, the time doubles.
+        open_s: How long it stays open. One request then tries, a stream to its end; if it fails, the time doubles, and
+            if it takes longer than this, another tries too.
         max_open_s: Longest time.
         share_s: How often replicas tell one another by Redis, where there is one.
     """
@@ -52,7 +53,9 @@ class PolicyConfig(Section):
             answer counts; the other call is cancelled and its prompt is paid for.
         first_token_s: Longest wait for the first part of a streamed answer; by default the target's `timeout_s`.
         between_tokens_s: Longest wait for each further part; likewise.
-        total_s: Longest time for all that the tier tries; by default the sum of the targets' `timeout_s`.
+        total_s: Longest time for all that the tier tries, to the first part of a streamed answer; by default the sum of
+            the targets' `timeout_s`.
+        stream_s: Longest time from the first part of a streamed answer to its end.
     """
 
     retry: RetryConfig = RetryConfig()
@@ -61,3 +64,4 @@ class PolicyConfig(Section):
     first_token_s: PositiveFloat | None = None
     between_tokens_s: PositiveFloat | None = None
     total_s: PositiveFloat | None = None
+    stream_s: PositiveFloat = 600

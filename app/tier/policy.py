@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 
-from app.errors import InvalidRequestError, UnfitError, UpstreamError, UpstreamTimeoutError
+from app.errors import InvalidRequestError, RestingError, UnfitError, UpstreamError, UpstreamTimeoutError
 from app.providers.base import Provider, TargetConfig
 from app.schema import Completion, StreamPart
 from app.tier.breaker import Breaker
@@ -55,17 +56,25 @@ class Target:
         """How long its API has nothing left of its rate limits."""
         return max(0.0, self.provider.quota.exhausted_until - self._clock())
 
+    @property
+    def away_s(self) -> float:
+        """How long it is not asked, for its rate limits or its breaker."""
+        return max(self.resting_s, self.breaker.open_until - self._clock())
+
     async def allows(self) -> bool:
         """Whether it may be asked now, which then counts."""
         if self.resting_s or not self.breaker.allows():
             return False
-        if await self._limit.take():
-            return True
-        self.breaker.released()
-        return False
+        room = False
+        try:
+            room = await self._limit.take()
+        finally:
+            if not room:  # or the client went away while Redis was asked
+                self.breaker.released()
+        return room
 
     async def timed(self, kind: str, call: Awaitable[T]) -> T:
-        """Await its answer, and note how that went."""
+        """Await its answer or the first part, and note a failure and the time; a success is for who has it all."""
         started = self._clock()
         try:
             answer = await call
@@ -79,7 +88,6 @@ class Target:
         except BaseException:
             self.breaker.released()
             raise
-        self.breaker.succeeded()
         self._times.setdefault(kind, deque(maxlen=200)).append(self._clock() - started)
         return answer
 
@@ -129,32 +137,45 @@ class TargetPolicy:
         timeouts = sum(target.config.timeout_s for target in targets)
         self._total_s = config.total_s or timeouts
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         """Answer a request in one piece.
+
+        Args:
+            within_s: How long the client waits still: no target is paused for that would be asked too late.
 
         Raises:
             InvalidRequestError: A target refused the request itself, or no target can answer such a one.
             UpstreamError: None answered in time.
         """
         completion: Completion
-        completion, target, also = await self._answered(body, "whole", lambda t: self._whole(t, body), _nothing)
+        completion, target, also = await self._answered(
+            body, within_s, "whole", lambda t: self._whole(t, body), _nothing
+        )
+        target.breaker.succeeded()
         usage = completion.usage
         await target.used(usage.prompt_tokens + usage.completion_tokens)
         return replace(completion, also=also) if also else completion
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+    async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
         """Answer a request piece by piece: of the target whose first part comes. Raises as `complete` does."""
-        (first, rest), target, also = await self._answered(body, "first", lambda t: self._opened(t, body), _close)
+        (first, rest), target, also = await self._answered(
+            body, within_s, "first", lambda t: self._opened(t, body), _close
+        )
+        ends = asyncio.get_running_loop().time() + self._config.stream_s
         tokens = 0
         try:
             part: StreamPart | None = replace(first, also=also) if also else first
             while part is not None:
-                yield part
-                part = await self._next(target, rest)
                 tokens = _tokens(part) or tokens
+                yield part
+                part = await self._following(target, rest, ends)
+            target.breaker.succeeded()
         except UpstreamError as error:
             target.breaker.failed()
             self._on_call(target.config.label, f"broke off: {_kind(error)}")
+            raise
+        except BaseException:
+            target.breaker.released()
             raise
         finally:
             await rest.aclose()  # a client that went away: let go of the upstream's connection
@@ -163,6 +184,7 @@ class TargetPolicy:
     async def _answered(
         self,
         body: Mapping[str, Any],
+        within_s: float,
         kind: str,
         ask: Callable[[Target], Coroutine[Any, Any, Any]],
         undo: Callable[[Any], Awaitable[None]],
@@ -179,7 +201,7 @@ class TargetPolicy:
         retry = self._config.retry
         self._spare = min(self._spare + retry.budget, 10 * _RESERVE)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(retry.rounds) | stop_before_delay(self._total_s),
+            stop=stop_after_attempt(retry.rounds) | stop_before_delay(min(self._total_s, within_s)),
             wait=self._pause_s,
             retry=retry_if_exception(self._passes),
             sleep=self._sleep,
@@ -187,37 +209,46 @@ class TargetPolicy:
         )
         try:
             async with asyncio.timeout(self._total_s):
-                return await retrying(self._round, named or self._targets, kind, ask, undo)
+                return await retrying(self._round, named or self._targets, [], kind, ask, undo)
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"{self._tier}: no answer in {self._total_s:g} s", self._tier) from error
 
     async def _round(
         self,
         targets: Sequence[Target],
+        asked: list[Target],
         kind: str,
         ask: Callable[[Target], Coroutine[Any, Any, Any]],
         undo: Callable[[Any], Awaitable[None]],
     ) -> tuple[Any, Target, tuple[str, ...]]:
-        """Ask each target once, in order, until one answers."""
+        """Ask each target once, in order, until one answers.
+
+        Args:
+            asked: Those that failed in the rounds before; the round adds its own.
+        """
         failed: UpstreamError | None = None
         unfit: UnfitError | None = None
         for target in self._ordered(targets):
-            if failed is not None and not self._may_call_again():
+            if asked and self._spare < 1:
                 break
             if not await target.allows():
                 continue
+            if asked:
+                self._spare -= 1
             try:
                 return await self._hedged(target, targets, kind, ask, undo)
             except UpstreamError as error:
                 log.warning("tier %s: %s", self._tier, error.message)
                 failed = error if failed is None or error.passes else failed
+                asked.append(target)
             except UnfitError as error:
                 unfit = error
         if (reason := failed or unfit) is not None:
             raise reason
-        rest_s = min((target.resting_s for target in targets), default=0.0)
+        limited = all(target.resting_s for target in targets)
+        away_s = min((target.away_s for target in targets), default=0.0)
         # open breakers: no pause helps, so the next tier is asked at once; a rate limit may be over in a moment
-        raise UpstreamError("all targets rest", self._tier, rest_s or None, passes=bool(rest_s))
+        raise RestingError("all targets rest", self._tier, away_s if away_s > 0 else None, passes=limited)
 
     async def _hedged(
         self,
@@ -249,10 +280,13 @@ class TargetPolicy:
             raise error
         finally:
             await asyncio.gather(*(_cancelled(call, undo) for call in calls))
+            for loser in calls.values():
+                loser.breaker.released()
 
     async def _another(self, target: Target, targets: Collection[Target]) -> Target | None:
         for other in self._ordered([one for one in targets if one is not target]):
-            if self._may_call_again() and await other.allows():
+            if self._spare >= 1 and await other.allows():
+                self._spare -= 1
                 return other
         return None
 
@@ -287,6 +321,17 @@ class TargetPolicy:
             raise UpstreamError("the stream ended before its first chunk", target.config.label)
         return first, stream
 
+    async def _following(
+        self, target: Target, stream: AsyncGenerator[StreamPart, None], ends: float
+    ) -> StreamPart | None:
+        """Return the next part of a stream that must be over by `ends`, by the event loop's clock."""
+        try:
+            async with asyncio.timeout_at(ends):
+                return await self._next(target, stream)
+        except TimeoutError as error:
+            message = f"{target.config.label}: the stream did not end in {self._config.stream_s:g} s"
+            raise UpstreamTimeoutError(message, self._tier, passes=False) from error
+
     async def _next(
         self, target: Target, stream: AsyncGenerator[StreamPart, None], longest_s: float | None = None
     ) -> StreamPart | None:
@@ -303,18 +348,12 @@ class TargetPolicy:
         weighted.sort(key=lambda pair: pair[0], reverse=True)
         return [t for _, t in weighted] + [t for t in targets if not t.config.weight]
 
-    def _may_call_again(self) -> bool:
-        if self._spare < 1:
-            return False
-        self._spare -= 1
-        return True
-
     def _passes(self, error: BaseException) -> bool:
         return (
             isinstance(error, UpstreamError)
             and error.passes
             and (error.retry_after_s or 0.0) <= self._config.retry.max_s
-            and self._may_call_again()
+            and (isinstance(error, RestingError) or self._spare >= 1)
         )
 
     def _pause_s(self, state: RetryCallState) -> float:

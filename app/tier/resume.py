@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from app.errors import UpstreamError
+from app.errors import RestingError, UpstreamError
 from app.schema import StreamPart
 
 _ATTEMPTS = 3
+_LONGEST_REST_S = 10.0  # of all that a stream waits for targets that rest
+_REST_S = 0.5  # of one whose end is not known
 
 
 async def resuming(
-    body: Mapping[str, Any], ask: Callable[[], AsyncGenerator[StreamPart, None]]
+    body: Mapping[str, Any],
+    ask: Callable[[], AsyncGenerator[StreamPart, None]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[StreamPart, None]:
     """Pass on a stream. One that breaks off is asked for again, twice at most, where the request is deterministic.
+
+    Targets that rest are waited for, some seconds.
 
     Raises:
         UpstreamError: It broke off, and no other answer goes on with it.
     """
     sent = _SentText()
     attempts = _ATTEMPTS if _deterministic(body) else 1
+    patience_s = _LONGEST_REST_S
     while True:
         try:
             async with aclosing(ask()) as parts:
@@ -30,6 +38,13 @@ async def resuming(
                     if (rest := sent.unsent(part)) is not None:
                         yield rest
             return
+        except RestingError as error:  # nothing was asked
+            pause_s = error.retry_after_s or _REST_S
+            patience_s -= pause_s
+            if not sent.begun or patience_s < 0:
+                raise
+            await sleep(pause_s)
+            sent.rewind()
         except UpstreamError as error:
             attempts -= 1
             if not (attempts and sent.begun and error.passes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -121,3 +122,42 @@ async def test_a_client_that_goes_as_its_turn_comes_passes_the_slot_on() -> None
     assert requests.running == ["a", "c"]
     await requests.end("c")
     await asyncio.gather(tasks["a"], tasks["c"])
+
+
+async def test_a_client_that_goes_as_a_slot_becomes_free_costs_neither_the_holder_nor_the_slot() -> None:
+    requests = Requests(max_ongoing=1)
+    tasks = {name: requests.ask(name) for name in "ab"}
+    await settled()
+    requests._ends["a"].set()
+    tasks["b"].cancel()  # a is next to run, and finds b in the queue still
+    await tasks["a"]
+    last = requests.ask("last")
+    await settled()
+    assert requests.running == ["a", "last"]
+    await requests.end("last")
+    await last
+
+
+async def test_a_turn_that_comes_with_the_end_of_the_wait_is_taken() -> None:
+    requests = Requests(max_ongoing=1, max_wait_s=0.02)
+    first, second = requests.ask("first"), requests.ask("second")
+    await settled()
+    time.sleep(0.03)  # noqa: ASYNC251
+    requests._ends["first"].set()  # in the next turn of the loop first ends, then the wait does, then second runs
+    await settled()
+    assert requests.running == ["first", "second"]
+    await requests.end("second")
+    await asyncio.gather(first, second)
+
+
+async def test_one_more_urgent_takes_the_place_of_a_client_that_has_just_gone() -> None:
+    requests = Requests(max_ongoing=1, max_queued=1, priorities={"gold": 1})
+    first, gone = requests.ask("first"), requests.ask("gone")
+    await settled()
+    gold = requests.ask("gold", "gold")
+    gone.cancel()
+    await settled()
+    await requests.end("first")
+    await requests.end("gold")
+    await asyncio.gather(first, gold)
+    assert requests.running == ["first", "gold"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anthropic
@@ -19,7 +21,10 @@ from app.errors import (
     UpstreamTimeoutError,
 )
 from app.providers import AnthropicProvider, AnthropicProviderConfig
+from app.providers.base import TargetConfig
 from app.schema import StreamPart
+from app.tier import PolicyConfig, Target, TargetPolicy
+from app.tier.limits import RateLimit
 from app.wire import ChunkAssembler
 from tests.app.test_openai_provider import BODY, TOOLS
 from tests.fakes import FakeExactCache
@@ -72,6 +77,17 @@ async def failure(provider: AnthropicProvider, streamed: bool) -> GatewayError:
 
 
 # Answers
+
+
+@both_ways
+async def test_an_answer_that_leaves_nothing_of_a_limit_is_noted(
+    upstream: Upstream, provider: AnthropicProvider, streamed: bool
+) -> None:
+    until = (datetime.now(UTC) + timedelta(minutes=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    left = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": until}
+    upstream.script = Script(headers=left)
+    await read(provider, streamed)
+    assert provider.quota.exhausted_until > time.monotonic() + 60
 
 
 @both_ways
@@ -329,9 +345,11 @@ async def test_a_message_goes_through_the_gateway_to_anthropic_and_back_without_
     content = [{"type": "text", "text": "Let me look again."}, {**use, "id": "toolu_10"}]
     upstream.script = Script(message={"content": content, "stop_reason": "tool_use", "usage": USAGE})
     claude = provider_of(upstream.url, "small", prompt_caching=False)
+    config = TargetConfig(model="small")
+    tier = TargetPolicy("local", [Target(config, claude, PolicyConfig(), RateLimit(config, "local"))], PolicyConfig())
     async with (
         aclosing(claude),
-        gateway(FakeExactCache(), {"local": claude}) as url,
+        gateway(FakeExactCache(), {"local": tier}) as url,
         anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0) as client,
     ):
         if streamed:

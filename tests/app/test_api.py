@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ from app.errors import (
     InvalidRequestError,
     UpstreamError,
 )
-from app.schema import PartStatus
+from app.schema import PartStatus, StreamPart
 from app.tenants import KeyFileTenants, OpenTenants, Tenants, key_hash
 from app.wire import ChunkAssembler
-from tests.fakes import CONFIG, FakeExactCache, FakeProvider, FakeSemanticCache, GatedProvider, answer, controller
+from tests.fakes import (
+    CONFIG,
+    FakeExactCache,
+    FakeProvider,
+    FakeSemanticCache,
+    GatedProvider,
+    answer,
+    controller,
+    words_of,
+)
 
 Providers = dict[str, FakeProvider]
 BODY: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
@@ -203,6 +213,25 @@ async def test_a_stream_that_breaks_off_ends_with_the_error(cache: FakeExactCach
     assert json.loads(first.removeprefix("data: "))["choices"][0]["delta"]["content"] == "Hello "
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "upstream_error"
     assert (rest, [error.message for error in seen]) == ("", ["the connection broke"])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_stream_that_breaks_off_by_a_failure_of_our_own_ends_with_an_error_that_tells_nothing(
+    cache: FakeExactCache, providers: Providers, cached: bool
+) -> None:
+    class Failing(GatedProvider):
+        async def stream(self, body: Mapping[str, Any], within_s: float = inf) -> AsyncGenerator[StreamPart, None]:
+            yield StreamPart(list(words_of(self.completion.body))[:1], "small")
+            raise RuntimeError("secret")
+
+    seen: list[GatewayError] = []
+    given = {**providers, "local": Failing("small")}
+    response = await client(cache if cached else None, given, on_error=seen.append).post(
+        CHAT, json={**BODY, "stream": True}
+    )
+    _, last, rest = response.text.split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert (rest, len(seen), "secret" in response.text) == ("", 1, False)
 
 
 async def test_a_stream_that_no_tier_starts_has_the_status_of_its_error(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 
+import openai
+import pydantic
 import pytest
 
-from app.errors import GatewayError, UnavailableError, UpstreamError
+from app.asking import Asker
+from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UnavailableError, UpstreamError
 from app.schema import Completion, Outcome, Streaming
-from tests.fakes import FakeExactCache, FakeProvider, answer, chat, controller
+from tests.fakes import CONFIG, FakeExactCache, FakeProvider, answer, chat, controller
+from tests.serving import gateway
 
 SCHEMA = {"type": "object", "required": ["city"]}
 WANTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
@@ -25,7 +30,7 @@ class Scripted(FakeProvider):
         super().__init__(model)
         self._answers = list(answers)
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
         self.bodies.append(body)
         said = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(said, GatewayError):
@@ -105,6 +110,42 @@ async def test_an_answer_that_a_profile_s_limit_cut_is_asked_for_once_more() -> 
     assert (text_of(outcome), [body["max_tokens"] for body in small.bodies]) == ("Rome is old.", [2, 8])
 
 
+@pytest.mark.parametrize(("window", "limit"), [(1000, 800), (500, 482), (100, 200)])
+async def test_a_stream_has_the_raised_limit_from_the_start_as_far_as_the_context_goes(window: int, limit: int) -> None:
+    small = FakeProvider("small")
+    tiers = (CONFIG.tiers[0].model_copy(update={"context_tokens": window}),)
+    request = replace(chat("Where?", max_tokens=200, stream=True), raised_max_tokens=800)
+    (_, rest), _, _ = await Asker({"local": small}, {}, ()).opened(request, tiers)
+    await rest.aclose()
+    assert small.bodies[0]["max_tokens"] == limit
+
+
+async def test_the_raised_limit_of_a_stream_keeps_no_prompt_from_a_tier_that_has_room_for_the_limit() -> None:
+    small = FakeProvider("small")
+    local = CONFIG.tiers[0].model_copy(update={"context_tokens": 500})
+    config = CONFIG.model_copy(update={"tiers": (local, *CONFIG.tiers[1:])})
+    request = replace(chat("word " * 200, max_tokens=100, stream=True), raised_max_tokens=400)
+    streaming = await controller(None, providers(small), config=config).stream(request)
+    assert isinstance(streaming, Streaming)
+    await streaming.parts.aclose()
+    assert (streaming.tier, small.bodies[0]["max_tokens"]) == ("local", 500 - 201 - 16)
+
+
+@pytest.mark.parametrize(
+    "error", [UpstreamError("down", "fake"), InvalidRequestError("max_tokens is too large"), ContextLengthError("long")]
+)
+async def test_where_the_raised_limit_is_refused_the_answer_that_was_cut_is_given(error: GatewayError) -> None:
+    small = Scripted("small", answer("Rome is", finish_reason="length"), error)
+    request = replace(chat("Where?", max_tokens=2), raised_max_tokens=8)
+    outcome = await controller(None, providers(small)).handle(request)
+    assert (text_of(outcome), outcome.tier, len(small.bodies)) == ("Rome is", "local", 2)
+
+
+async def test_where_a_repair_is_refused_the_next_tier_is_asked() -> None:
+    outcome = await ask(providers(Scripted("small", BAD, ContextLengthError("too long"))))
+    assert (outcome.schema, outcome.tier, text_of(outcome)) == ("escalated", "mid", GOOD)
+
+
 async def test_json_that_runs_past_a_profile_s_raised_limit_is_asked_of_the_next_tier() -> None:
     small = Scripted("small", answer('{"city": "Ro', finish_reason="length"))
     request = replace(chat("Where?", max_tokens=2, response_format=WANTED), raised_max_tokens=8)
@@ -118,6 +159,27 @@ async def test_a_limit_of_the_clients_own_is_kept() -> None:
     small = Scripted("small", answer("Rome is", finish_reason="length"))
     outcome = await controller(None, providers(small)).handle(chat("Where?", max_tokens=2))
     assert (text_of(outcome), len(small.bodies)) == ("Rome is", 1)
+
+
+CUT = answer('{"city": "Ro', finish_reason="length")
+REFUSED = answer(None, refusal="I cannot say.")
+CALLED = answer(None, finish_reason="tool_calls", tool_calls=[{"id": "call_1"}])
+
+
+@pytest.mark.parametrize("other", [CUT, REFUSED, CALLED], ids=["cut", "refused", "called"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_no_whole_text_is_given_as_it_is_and_not_called_valid(other: Completion, stream: bool) -> None:
+    ended: list[Outcome] = []
+    small = FakeProvider("small", other)
+    asked = controller(None, providers(small), on_end=ended.append)
+    request = chat("Where?", max_tokens=2, response_format=WANTED, stream=stream)
+    if stream:
+        streaming = await asked.stream(request)
+        assert isinstance(streaming, Streaming)
+        assert [part async for part in streaming.parts]
+    else:
+        await asked.handle(request)
+    assert (ended[0].schema, ended[0].tier, len(small.bodies)) == (None, "local", 1)
 
 
 @pytest.mark.parametrize(("text", "valid"), [(GOOD, True), (BAD, False)])
@@ -134,13 +196,28 @@ async def test_a_stream_is_checked_at_its_end_and_stored_only_if_it_is_valid(tex
     ended: list[Outcome] = []
     cache = FakeExactCache()
     given = {name: FakeProvider("small", answer(text)) for name in ("local", "mid", "top")}
-    gateway = controller(cache, given, on_end=ended.append)
-    streaming = await gateway.stream(chat("Where?", response_format=WANTED, stream=True))
+    asked = controller(cache, given, on_end=ended.append)
+    streaming = await asked.stream(chat("Where?", response_format=WANTED, stream=True))
     assert isinstance(streaming, Streaming)
     if valid:
         assert [part async for part in streaming.parts]
     else:
         with pytest.raises(UpstreamError, match='cannot be used: "city" is a required property'):
             assert [part async for part in streaming.parts]
-    await gateway.drain()
+    await asked.drain()
     assert (ended[0].schema, len(cache.entries)) == ("valid" if valid else "invalid", int(valid))
+
+
+async def test_the_official_client_parses_an_answer_of_a_pydantic_model_repaired_or_not() -> None:
+    class Place(pydantic.BaseModel):
+        city: str
+
+    small = Scripted("small", GOOD, BAD, GOOD)
+    async with gateway(None, providers(small)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        for fate in ("valid", "repaired"):
+            raw = await client.chat.completions.with_raw_response.parse(
+                model="auto", messages=[{"role": "user", "content": "Where?"}], response_format=Place
+            )
+            parsed = raw.parse().choices[0].message.parsed
+            assert (parsed, raw.headers["x-tierwise-schema"]) == (Place(city="Rome"), fate)
+    assert small.bodies[0]["response_format"]["json_schema"]["strict"] is True

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -328,7 +329,7 @@ async def test_a_call_has_no_part_of_the_context_that_ends_with_the_request_that
     cache: FakeExactCache,
 ) -> None:
     class Provider(FakeProvider):
-        async def complete(self, body: Mapping[str, Any]) -> Completion:
+        async def complete(self, body: Mapping[str, Any], within_s: float = inf) -> Completion:
             return answer(REQUEST_ID.get())
 
     REQUEST_ID.set("the request's")

@@ -123,8 +123,9 @@ def test_tools_are_functions(choice: dict[str, Any], expected: dict[str, Any]) -
 
 
 def test_a_format_is_a_response_format() -> None:
-    body = chat(output_config={"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}})
-    schema = {"name": "answer", "schema": {"type": "object"}, "strict": True}
+    schema = {"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False}
+    body = chat(output_config={"effort": "low", "format": {"type": "json_schema", "schema": schema}})
+    schema = {"name": "answer", "schema": schema, "strict": True}
     assert body["response_format"] == {"type": "json_schema", "json_schema": schema}
     assert body["reasoning_effort"] == "low"
 

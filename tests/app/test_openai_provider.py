@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import openai
@@ -78,6 +80,24 @@ async def test_the_body_passes_as_it_is_but_for_the_models_name(upstream: Upstre
     assert upstream.requests == [{**BODY, **options, "model": "gpt-4o"}]
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("o3-mini", "max_completion_tokens"),
+        ("gpt-5.1", "max_completion_tokens"),
+        ("openai/o1", "max_completion_tokens"),
+        ("gpt-4o", "max_tokens"),
+        ("phi-o1", "max_tokens"),
+    ],
+)
+async def test_a_reasoning_model_gets_the_limit_under_the_name_that_it_takes(
+    upstream: Upstream, model: str, name: str
+) -> None:
+    provider = OpenAIProviderConfig(model=model, base_url=upstream.url, api_key_env=None).build()
+    await provider.complete({**BODY, "max_tokens": 50})
+    assert {key: value for key, value in upstream.requests[0].items() if key.startswith("max_")} == {name: 50}
+
+
 async def test_the_key_of_the_environment_is_sent(upstream: Upstream, provider: OpenAIProvider) -> None:
     await provider.complete(BODY)
     assert upstream.headers[0]["authorization"] == "Bearer secret"
@@ -125,6 +145,26 @@ async def test_a_status_that_another_provider_may_not_give_is_an_upstreams_error
     assert type(error) is UpstreamError
     assert f"gpt-4o: status {status}" in error.message
     assert len(upstream.requests) == 1  # the client does not retry
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause_s"),
+    [
+        ({}, 1.0),
+        ({"retry-after": "7"}, 7.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20s"}, 20.0),
+        ({"retry-after": format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)}, 86400.0),
+    ],
+    ids=["nothing", "seconds", "the limit's reset", "a date"],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_429_says_how_long_to_wait(
+    upstream: Upstream, provider: OpenAIProvider, headers: dict[str, str], pause_s: float, streamed: bool
+) -> None:
+    upstream.script = Script(status=429, headers=headers)
+    error = await failure(provider, streamed)
+    assert isinstance(error, UpstreamError)
+    assert error.retry_after_s == pytest.approx(pause_s, abs=3600 if pause_s > 60 else 0)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -10,9 +10,11 @@ import pytest
 
 from app.api import build_api
 from app.controller import TrafficController
-from app.errors import UnavailableError
-from app.schema import PartStatus
+from app.errors import UnavailableError, UpstreamError
+from app.schema import PartStatus, Streaming
 from app.tenants import OpenTenants
+from app.tier import PolicyConfig, TargetPolicy
+from tests.app.tier.targets import ScriptedProvider, target
 from tests.fakes import CONFIG, FakeExactCache, FakeProvider, GatedProvider, chat, controller
 from tests.serving import served
 
@@ -54,11 +56,12 @@ async def test_a_request_too_many_is_refused_in_openais_shape_and_told_when_to_c
     api = build_api(crowded, CROWDED, OpenTenants().build(), states, metrics)
     async with served(api) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
         with pytest.raises(openai.InternalServerError) as caught:
-            await client.chat.completions.create(
-                model="auto",
-                messages=[{"role": "user", "content": "second"}],
-                stream=stream,
-            )
+            async with asyncio.timeout(CROWDED.overload.max_wait_s / 2):  # at once: the first still holds its slot
+                await client.chat.completions.create(
+                    model="auto",
+                    messages=[{"role": "user", "content": "second"}],
+                    stream=stream,
+                )
     assert caught.value.status_code == 503
     assert caught.value.code == "overloaded"
     assert caught.value.response.headers["retry-after"] == "1"
@@ -115,3 +118,15 @@ async def test_a_wait_that_is_none_is_refused(crowded: TrafficController, header
             await client.chat.completions.create(
                 model="auto", messages=[{"role": "user", "content": "hi"}], extra_headers={"x-request-timeout": header}
             )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tier_that_would_pause_for_longer_than_the_client_waits_is_passed_by(stream: bool) -> None:
+    limited = ScriptedProvider(UpstreamError("status 429", "openai", retry_after_s=4.0), model="medium")
+    mid = TargetPolicy("mid", [target(limited)], PolicyConfig())
+    gateway = controller(None, {"local": FakeProvider("small"), "mid": mid, "top": FakeProvider("large")}, score=0.5)
+    request = replace(chat("hi", stream=stream), timeout_s=3.0)
+    answer = await (gateway.stream(request) if stream else gateway.handle(request))
+    assert (answer.tier, answer.attempts) == ("top", 2)
+    if isinstance(answer, Streaming):
+        await answer.parts.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -275,6 +276,15 @@ async def test_without_a_cascade_the_cheaper_tier_is_not_asked(providers: Provid
     gateway = controller(None, providers, score=0.75, config=routing(cascade={"tenants": ["other"]}))
     assert (await gateway.handle(chat())).cascade is None
     assert providers["mid"].bodies == []
+
+
+async def test_what_a_profile_keeps_from_the_best_tier_is_not_compared_with_it(providers: Providers) -> None:
+    quality = FakeQuality()
+    config = routing(quality={"share": 1, "judge": "local"})
+    gateway = controller(None, providers, score=0.1, quality=quality, config=config)
+    outcome = await gateway.handle(replace(chat("secret"), tiers=("local", "mid")))
+    await gateway.drain()
+    assert (outcome.tier, quality.drawn, providers["top"].bodies) == ("local", [], [])
 
 
 async def test_while_a_tier_starts_its_requests_go_up_and_the_client_sees_why(providers: Providers) -> None:

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.config import GatewayConfig
-from app.errors import InvalidRequestError, ModelNotFoundError
+from app.errors import BudgetExceededError, InvalidRequestError, ModelNotFoundError
 from app.local_model import LocalLLMConfig
 from app.pricing import Price
 from app.routing import Needs, Route, TierBounds, TierConfig, awake, needs_of, pinned, plan, route
+from app.schema import Allowance
 from tests.fakes import CONFIG
 
 TIERS = CONFIG.tiers
@@ -211,6 +212,24 @@ def test_a_local_model_gives_several_answers_and_the_odds_whatever_its_abilities
 def test_a_prompt_that_seems_too_long_for_every_tier_is_left_to_the_one_that_holds_most() -> None:
     tiers = limited(local={"context_tokens": 10}, mid={"context_tokens": 30}, top={"context_tokens": 20})
     assert names(route(0.1, Needs(99), tiers, CUTS)) == ["mid"]
+
+
+@pytest.mark.parametrize("score", [0.1, 0.9])
+def test_a_prompt_too_long_for_the_tiers_of_its_profile_goes_to_no_other(score: float) -> None:
+    tiers = limited(local={"context_tokens": 10}, mid={"context_tokens": 100})
+    needs = Needs(50, tiers=frozenset({"local"}))
+    assert names(route(score, needs, tiers, CUTS)) == ["local"]
+
+
+def test_a_request_that_the_tiers_of_its_profile_cannot_serve_is_refused() -> None:
+    tiers = limited(local={"abilities": frozenset()})
+    with pytest.raises(InvalidRequestError, match="Images are not supported here"):
+        route(0.1, Needs(5, frozenset({"vision"}), frozenset({"local"})), tiers, CUTS)
+    with pytest.raises(InvalidRequestError, match=r"only these tiers answer: local.*it may go to: mid, top"):
+        route(0.1, Needs(5, tiers=frozenset({"local"})), tiers, CUTS, TierBounds(floor="mid"))
+    allowance = Allowance("mid", BudgetExceededError("spent", 60))
+    with pytest.raises(BudgetExceededError):
+        route(0.1, Needs(5, tiers=frozenset({"top"})), tiers, CUTS, allowance=allowance)
 
 
 def test_what_no_permitted_tier_takes_is_refused_with_those_that_do() -> None:

@@ -95,8 +95,44 @@ def test_an_alias_is_routed_in_the_shape_of_its_profile() -> None:
     body = request.body
     assert (request.profile, request.tiers, request.raised_max_tokens) == ("triage", ("local",), 80)
     assert (body["model"], body["max_tokens"], body["stop"], body["temperature"]) == ("auto", 20, ["\n"], 0)
-    assert body["response_format"]["json_schema"]["schema"] == CITY
+    assert body["response_format"]["json_schema"]["schema"] == {**CITY, "additionalProperties": False}
     assert body["messages"][0] == {"role": "system", "content": "Answer with the city alone."}
+
+
+OBJECT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+CLOSED = {**OBJECT, "additionalProperties": False}
+VALUES = {"a": {"enum": [{"type": "object"}]}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        (OBJECT, CLOSED),
+        (CLOSED, CLOSED),
+        (
+            {**OBJECT, "properties": {"a": {"type": "array", "items": OBJECT}}},
+            {**CLOSED, "properties": {"a": {"type": "array", "items": CLOSED}}},
+        ),
+        (
+            {**OBJECT, "properties": {"a": {"anyOf": [OBJECT, {"type": "null"}]}}},
+            {**CLOSED, "properties": {"a": {"anyOf": [CLOSED, {"type": "null"}]}}},
+        ),
+        ({**OBJECT, "required": []}, None),
+        ({**OBJECT, "additionalProperties": True}, None),
+        ({**OBJECT, "additionalProperties": {"type": "string"}}, None),
+        ({"type": "object"}, None),
+        ({"type": "array", "items": OBJECT}, None),
+        ({**OBJECT, "properties": {"a": {"oneOf": [{"type": "string"}]}}}, None),
+        ({**OBJECT, "properties": {"a": True}}, None),
+        ({**OBJECT, "properties": VALUES}, {**CLOSED, "properties": VALUES}),
+    ],
+)
+def test_a_schema_is_strict_where_that_asks_for_nothing_else(
+    schema: dict[str, Any], strict: dict[str, Any] | None
+) -> None:
+    found = ProfileConfig(json_schema=schema).fields()["response_format"]
+    wanted = {"schema": schema} if strict is None else {"schema": strict, "strict": True}
+    assert found == {"type": "json_schema", "json_schema": {"name": "answer", **wanted}}
 
 
 def test_a_request_that_says_more_is_obeyed() -> None:
@@ -110,9 +146,9 @@ def test_null_is_nothing_said() -> None:
     assert shaped(model="triage", temperature=None, max_tokens=None).body["max_tokens"] == 20
 
 
-def test_a_stream_has_the_raised_limit_from_the_start() -> None:
+def test_a_stream_is_shaped_as_a_whole_answer_is() -> None:
     request = shaped(model="triage", stream=True)
-    assert (request.body["max_tokens"], request.raised_max_tokens) == (80, None)
+    assert (request.body["max_tokens"], request.raised_max_tokens) == (20, 80)
 
 
 @pytest.mark.parametrize(

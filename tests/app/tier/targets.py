@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-from app.errors import GatewayError
+from app.errors import GatewayError, UpstreamError
 from app.providers.base import Quota, TargetConfig
 from app.schema import Completion, StreamPart
 from app.tier import PolicyConfig, Target
@@ -36,6 +36,7 @@ class ScriptedProvider:
         calls: How often it was asked.
         closed: How many calls or streams were ended.
         hang: Calls wait for it, if it is set to an event.
+        cut: Streams break off after their first part.
     """
 
     def __init__(self, *errors: GatewayError | None, model: str = "small") -> None:
@@ -45,6 +46,7 @@ class ScriptedProvider:
         self.calls = 0
         self.closed = 0
         self.hang: asyncio.Event | None = None
+        self.cut = False
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         await self._begin()
@@ -55,6 +57,8 @@ class ScriptedProvider:
             await self._begin()
             for word in ("one", "two"):
                 yield StreamPart([{"choices": [{"delta": {"content": word}}]}], self.model)
+                if self.cut:
+                    raise UpstreamError("cut", "openai")
         finally:
             self.closed += 1
 

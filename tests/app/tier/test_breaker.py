@@ -76,6 +76,26 @@ def test_a_try_that_was_cancelled_lets_the_next_request_try(breaker: Breaker, cl
     assert breaker.allows()
 
 
+def test_a_try_that_takes_longer_than_the_first_pause_does_not_keep_others_from_trying(
+    breaker: Breaker, clock: Clock
+) -> None:
+    fail(breaker, 3)
+    clock.now += 10
+    assert breaker.allows()
+    clock.now += 10
+    assert [breaker.allows() for _ in range(2)] == [True, False]
+
+
+def test_while_it_is_to_try_it_heeds_another_replica_whose_try_failed(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, 3)
+    clock.now += 10
+    breaker.heard(clock.now + 20)
+    assert (state(breaker), breaker.allows()) == ("open", False)
+    breaker.heard(clock.now + 60)
+    clock.now += 20
+    assert breaker.allows()
+
+
 @pytest.mark.redis
 async def test_replicas_tell_one_another_what_opened_and_what_closed(tmp_path: Path) -> None:
     clock = Clock()

@@ -8,7 +8,7 @@ import pytest
 
 from app.cache import RedisConfig
 from app.embedded_redis import EmbeddedRedis
-from app.providers.base import TargetConfig, seconds
+from app.providers.base import Quota, TargetConfig, pause_asked_for, seconds
 from app.tier.limits import RateLimit, limit_storage
 
 
@@ -68,7 +68,53 @@ async def test_replicas_count_together_and_a_redis_that_is_gone_limits_nothing(
         ("1h2m3s", 3723.0),
         ("", None),
         ("?", None),
+        ("soon", None),
+        ("Wed, 01 Jan 2025 00:00:20 GMT", 20.0),
+        ("2025-01-01T00:00:20Z", 20.0),
+        ("Tue, 31 Dec 2024 23:59:00 GMT", 0.0),
     ],
 )
 def test_spans_of_time_are_read_as_the_apis_write_them(text: str, expected: float | None) -> None:
-    assert seconds(text) == expected
+    assert seconds(text, lambda: 1735689600.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause_s"),
+    [
+        ({}, None),
+        ({"retry-after": "7", "x-ratelimit-reset-requests": "20s"}, 7.0),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"x-ratelimit-reset-requests": "20s"}, 20.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20s"}, 20.0),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "20s",
+                "x-ratelimit-remaining-tokens": "900",
+                "x-ratelimit-reset-tokens": "6m0s",
+            },
+            20.0,
+        ),
+    ],
+)
+def test_a_refusal_asks_for_a_pause_by_its_own_header_or_until_what_is_spent_is_reset(
+    headers: dict[str, str], pause_s: float | None
+) -> None:
+    assert pause_asked_for(headers) == pause_s
+
+
+@pytest.mark.parametrize(
+    ("headers", "rest_s"),
+    [
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2m"}, 120.0),
+        ({"x-ratelimit-remaining-tokens": "0.0", "x-ratelimit-reset-tokens": "3s"}, 3.0),
+        ({"x-ratelimit-remaining-tokens": "-5"}, 1.0),
+        ({"x-ratelimit-remaining-tokens": "1", "x-ratelimit-reset-tokens": "3s"}, 0.0),
+        ({"anthropic-ratelimit-input-tokens-remaining": "0", "anthropic-ratelimit-input-tokens-reset": "9s"}, 9.0),
+        ({"x-ratelimit-remaining-requests": "unlimited"}, 0.0),
+    ],
+)
+def test_an_answer_that_leaves_nothing_of_a_limit_lets_the_target_rest(headers: dict[str, str], rest_s: float) -> None:
+    quota = Quota(lambda: 0.0)
+    quota.seen(headers)
+    assert quota.exhausted_until == rest_s

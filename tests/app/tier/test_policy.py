@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
 
 from app.errors import InvalidRequestError, UpstreamError, UpstreamTimeoutError
+from app.schema import StreamPart
 from app.tier import PolicyConfig, TargetPolicy
 from app.tier.config import RetryConfig
 from tests.app.tier.targets import Clock, ScriptedProvider, target
@@ -27,12 +30,14 @@ class Tier:
         results: Of each call, as the policy tells.
     """
 
-    def __init__(self, *providers: ScriptedProvider, weights: tuple[float | None, ...] = (), **policy: Any) -> None:
+    def __init__(
+        self, *providers: ScriptedProvider, weights: tuple[float | None, ...] = (), limits: Any = None, **policy: Any
+    ) -> None:
         self.clock = Clock()
         config = PolicyConfig(**policy)
         shares = weights or (None,) * len(providers)
         self.targets = [
-            target(provider, config, self.clock, weight=weight)
+            target(provider, config, self.clock, weight=weight, **(limits or {}))
             for provider, weight in zip(providers, shares, strict=True)
         ]
         self.results: list[tuple[str, str]] = []
@@ -100,6 +105,14 @@ async def test_a_target_that_asks_for_a_long_pause_is_left_to_the_next_tier() ->
     assert await tier.ask() == "small 2"
 
 
+async def test_a_pause_that_ends_too_late_for_the_client_is_left_to_the_next_tier() -> None:
+    provider = ScriptedProvider(down(retry_after_s=4.0))
+    tier = Tier(provider)
+    with pytest.raises(UpstreamError):
+        await tier.policy.complete(BODY, within_s=3.0)
+    assert (provider.calls, tier.clock.slept) == (1, [])
+
+
 async def test_a_target_out_of_its_limits_is_passed_by_while_another_answers() -> None:
     first, second = ScriptedProvider(), ScriptedProvider(model="medium")
     tier = Tier(first, second)
@@ -116,6 +129,19 @@ async def test_retries_have_a_budget_so_that_a_storm_does_not_multiply() -> None
         with pytest.raises(UpstreamError):
             await tier.ask()
     assert 200 < provider.calls <= 200 + 10 + 20
+
+
+async def test_the_budget_of_retries_pays_for_calls_and_not_for_waiting() -> None:
+    provider = ScriptedProvider()
+    tier = Tier(provider, retry=RetryConfig(budget=0), breaker={"failures": 1000})
+    for _ in range(20):
+        provider.quota.wait(0.1)
+        await tier.ask()
+    provider.errors = [down()] * 100
+    for _ in range(6):
+        with contextlib.suppress(UpstreamError):
+            await tier.ask()
+    assert provider.calls == 20 + 5 * 3 + 1  # ten second calls are free
 
 
 async def test_an_open_breaker_sends_the_request_on_at_once() -> None:
@@ -200,3 +226,74 @@ async def test_a_stream_that_is_silent_for_too_long_ends_in_an_error() -> None:
     tier = Tier(provider, first_token_s=0.01, retry=RetryConfig(rounds=1))
     with pytest.raises(UpstreamTimeoutError, match=r"0\.01 s"):
         await anext(tier.policy.stream(BODY))
+
+
+async def read(tier: Tier) -> None:
+    async for _ in tier.policy.stream(BODY):
+        pass
+
+
+async def test_a_target_that_cuts_every_stream_is_left_alone() -> None:
+    provider = ScriptedProvider()
+    provider.cut = True
+    tier = Tier(provider)
+    for _ in range(5):
+        with pytest.raises(UpstreamError, match="cut"):
+            await read(tier)
+    with pytest.raises(UpstreamError, match="rest"):
+        await read(tier)
+    assert provider.calls == 5
+
+
+async def test_a_stream_that_tries_a_target_closes_its_breaker_at_its_end_alone() -> None:
+    tier = Tier(ScriptedProvider())
+    breaker = tier.targets[0].breaker
+    breaker.heard(tier.clock.now + 1)
+    tier.clock.now += 1
+    stream = tier.policy.stream(BODY)
+    await anext(stream)
+    assert (breaker.state, breaker.allows()) == ("half-open", False)
+    await stream.aclose()  # its client went away: the next one tries
+    await read(tier)
+    assert breaker.state == "closed"
+
+
+async def test_a_stream_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dripping(ScriptedProvider):
+        async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+            while True:
+                yield StreamPart([{"choices": [{"delta": {"content": "word "}}]}], self.model)
+                await asyncio.sleep(0.01)
+
+    tier = Tier(Dripping(), stream_s=0.05, between_tokens_s=1)
+    with pytest.raises(UpstreamTimeoutError, match=r"did not end in 0\.05 s"):
+        await read(tier)
+    assert tier.results == [("small", "ok"), ("small", "broke off: timeout")]
+
+
+async def test_a_client_that_goes_while_limits_are_read_lets_the_next_request_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tier = Tier(ScriptedProvider())
+    tier.targets[0].breaker.heard(tier.clock.now + 1)
+    tier.clock.now += 1
+    with monkeypatch.context() as patch:
+        patch.setattr(tier.targets[0]._limit, "take", asyncio.Event().wait)
+        asked = asyncio.create_task(tier.ask())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    assert await tier.ask() == "small 1"
+
+
+async def test_the_tokens_of_a_stream_that_comes_in_one_part_are_counted() -> None:
+    class AtOnce(ScriptedProvider):
+        async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+            yield StreamPart([{"choices": []}, {"choices": [], "usage": {"total_tokens": 100}}], self.model)
+
+    tier = Tier(AtOnce(), limits={"tokens_per_minute": 100})
+    await read(tier)
+    with pytest.raises(UpstreamError, match="rest"):
+        await read(tier)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.errors import UpstreamError
+from app.errors import RestingError, UpstreamError
 from app.schema import StreamPart
 from app.tier.resume import resuming
-from tests.app.tier.targets import ScriptedProvider
+from tests.app.tier.targets import Clock, ScriptedProvider
 
 BODY: dict[str, Any] = {"model": "mid", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 
@@ -62,6 +62,42 @@ async def test_a_second_answer_that_does_not_go_on_ends_the_stream(second: list[
     with pytest.raises(UpstreamError):
         await streamed(provider)
     assert provider.calls == 2
+
+
+class Resting(Breaking):
+    """A Breaking whose targets rest after the first answer, `times` times."""
+
+    def __init__(self, times: int, *answers: list[str | None]) -> None:
+        super().__init__(*answers)
+        self.times = times
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        if self.calls and self.times:
+            self.times -= 1
+            raise RestingError("all targets rest", "mid", 4.0, passes=False)
+        async for part in super().stream(body):
+            yield part
+
+
+async def test_targets_that_rest_are_waited_for() -> None:
+    provider, clock = Resting(2, ["one ", None], ["one ", "two"]), Clock()
+    parts = [part async for part in resuming(BODY, lambda: provider.stream(BODY), clock.sleep)]
+    assert (len(parts), clock.slept) == (3, [4.0, 4.0])
+
+
+async def test_targets_that_rest_for_long_end_the_stream() -> None:
+    provider, clock = Resting(3, ["one ", None], ["one ", "two"]), Clock()
+    with pytest.raises(RestingError):
+        [part async for part in resuming(BODY, lambda: provider.stream(BODY), clock.sleep)]
+    assert clock.slept == [4.0, 4.0]
+
+
+async def test_a_tier_that_rests_before_the_first_part_leaves_the_request_to_the_next() -> None:
+    provider, clock = Resting(1), Clock()
+    provider.calls = 1
+    with pytest.raises(RestingError):
+        [part async for part in resuming(BODY, lambda: provider.stream(BODY), clock.sleep)]
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize("fields", [{"temperature": 0.7}, {"n": 2}, {"tools": [{}]}])
