@@ -128,6 +128,8 @@ class OverloadedError(UnavailableError):
 class UpstreamError(GatewayError):
     """A provider failed to complete a request that was well formed.
 
+    The message is in our words, since it is logged: those of an upstream may quote the request, or the key.
+
     Attributes:
         provider: Which one.
         retry_after_s: How long it asks to be left alone; None if it does not.

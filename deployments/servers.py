@@ -31,6 +31,7 @@ from app.tier import Target, TargetPolicy
 from app.tier.limits import RateLimit, limit_storage
 from app.tier.shared import SharedBreakers
 from deployments.telemetry import TierTelemetry
+from deployments.wordless import log_without_words
 
 log = logging.getLogger("ray.serve")
 
@@ -48,6 +49,7 @@ class CacheServer:
     """The semantic cache: one encoder, one Redis client."""
 
     def __init__(self, config: CacheConfig, redis: RedisConfig, canary: CacheConfig | None = None) -> None:
+        log_without_words()
         self._config = config
         self._embedder = config.embedder.build()
         self._store = redis.build(lambda tenant: self._config.limits(tenant))
@@ -121,6 +123,7 @@ class ClassifierServer:
     """The difficulty classifier; and a canary's, where that is another."""
 
     def __init__(self, config: ClassifierConfig, canary: ClassifierConfig | None = None) -> None:
+        log_without_words()
         self._configs = (config, canary or config)
         self._classifiers = _built(*self._configs)
         self._meter = Meter()
@@ -175,6 +178,7 @@ class TierServer:
     """
 
     def __init__(self, tier: TierConfig, redis: RedisConfig | None = None) -> None:
+        log_without_words()
         self._tier = tier
         policy = tier.policy
         storage = limit_storage(redis) if redis else None

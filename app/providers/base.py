@@ -77,6 +77,11 @@ class Quota:
         self.exhausted_until = 0.0
 
 
+def named(*names: object) -> str:
+    """Return the first that is a name, as the codes and types of errors are, and no sentence that quotes a request."""
+    return next((name for name in names if isinstance(name, str) and _NAME.fullmatch(name)), "error")
+
+
 def seconds(span: str | None) -> float | None:
     """Read a span of time as rate limit headers and `Retry-After` have it: `7`, `0.5`, `6m0s`, `120ms`."""
     if not span:
@@ -87,6 +92,7 @@ def seconds(span: str | None) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else None
 
 
+_NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

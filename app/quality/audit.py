@@ -234,7 +234,7 @@ class QualityAuditor:
         try:
             await check
         except GatewayError as error:
-            log.warning("a routed answer could not be checked: %s", error.message)
+            log.warning("a routed answer could not be checked: %s", type(error).__name__)  # it may quote the request
 
     async def _check(self, request: ChatRequest, tier: str, routed: Completion) -> None:
         best = await self._ask(request)
