@@ -25,7 +25,7 @@ from app.errors import (
 from app.failfast import FailFast
 from app.schema import CacheKey, CacheLookup, Completion, PartStatus, StreamPart, Vectors
 from app.tier.resume import resuming
-from deployments.tracing import answered, call_span, ending
+from deployments.tracing import Streamed, answered, call_span, ending
 
 _PAUSE_S = 1.0
 log = logging.getLogger("ray.serve")
@@ -111,14 +111,19 @@ class RemoteClassifier:
 
 
 class RemoteProvider:
-    """A ChatProvider behind the handle of a TierServer or of the local model."""
+    """A ChatProvider behind the handle of a TierServer or of the local model.
 
-    def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float) -> None:
+    Args:
+        providers: Who serves each of its models, for traces.
+    """
+
+    def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float, providers: Mapping[str, str]) -> None:
         self._handle = handle
         self._waking = Background()
         self._streaming = handle.options(stream=True)  # resolved once: it costs as much as a call
         self._name = name
         self._timeout_s = timeout_s
+        self._providers = providers
 
     def wake(self) -> bool:
         """Say whether a replica runs. Where none does a call waits for one, by which Serve sees that it is wanted."""
@@ -141,7 +146,7 @@ class RemoteProvider:
             InvalidRequestError: The provider refuses the request itself.
             UpstreamError: The tier failed, or did not answer in time.
         """
-        span = call_span(self._name, body)
+        span = call_span(self._name, body, self._providers)
         with ending(span), self._translated():
             async with asyncio.timeout(self._timeout_s):
                 completion: Completion
@@ -149,7 +154,7 @@ class RemoteProvider:
                     completion = await self._call(span, body)
                 except RayActorError:  # the replica was lost; another may be there
                     completion = await self._call(span, body)
-            answered(span, completion)
+            answered(span, completion, self._providers)
             return completion
 
     async def _call(self, span: Span, body: Mapping[str, Any]) -> Completion:
@@ -165,7 +170,8 @@ class RemoteProvider:
                 yield part
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
-        span = call_span(self._name, body)
+        span = call_span(self._name, body, self._providers)
+        streamed = Streamed(span, self._providers)
         with use_span(span):
             response = self._streaming.stream.remote(dict(body))
         parts = aiter(response)
@@ -176,6 +182,7 @@ class RemoteProvider:
                         part = await anext(parts, None)
                     if part is None:
                         return
+                    streamed.add(part)
                     yield part
         finally:
             response.cancel()
@@ -189,7 +196,7 @@ class RemoteProvider:
         except RayTaskError as error:
             if isinstance(error.cause, GatewayError):
                 raise error.cause from None
-            raise UpstreamError(f"the replica failed: {error.cause!r}", self._name) from error
+            raise UpstreamError(f"the replica failed: {type(error.cause).__name__}", self._name) from error
         except (RayError, RayServeException) as error:
             raise UpstreamError(f"the replica was lost: {type(error).__name__}", self._name) from error
 
@@ -226,7 +233,7 @@ def _guarded(failfast: FailFast, failure: type[GatewayError], part: str) -> Iter
     except RayTaskError as error:
         if isinstance(error.cause, GatewayError):
             raise error.cause from None
-        raise failure(f"{part} failed: {error.cause!r}") from error
+        raise failure(f"{part} failed: {type(error.cause).__name__}") from error
     except (TimeoutError, RayError, RayServeException) as error:
         failfast.trip()
         raise failure(f"{part} did not answer: {type(error).__name__}") from error

@@ -40,6 +40,7 @@ from deployments.request_log import RequestLog
 from deployments.servers import kept_if_wrong
 from deployments.telemetry import Telemetry, prometheus
 from deployments.tracing import describe, describe_error
+from deployments.wordless import log_without_words
 
 _DRAIN_S = 5.0  # for checks and writes off the path, before a replica ends
 
@@ -70,6 +71,7 @@ class Ingress:
         classifier: DeploymentHandle,
         tiers: Mapping[str, DeploymentHandle],
     ) -> None:
+        log_without_words()
         self._cache = cache
         self._classifier = classifier
         self._tiers = tiers
@@ -136,7 +138,10 @@ class Ingress:
         """Build the controller of a configuration. A canary's cut points stay where it has them: nobody checks them."""
         arm: Arm = "canary" if canary else "stable" if config.canary else ""
         store = self._store.limited(config.cache.limits) if self._store and canary else self._store
-        providers = {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()}
+        providers = {
+            name: RemoteProvider(handle, name, config.timeout_s(name), config.server_of(name).providers())
+            for name, handle in self._tiers.items()
+        }
         return TrafficController(
             config,
             store,
@@ -182,18 +187,18 @@ class Ingress:
     def record(self, outcome: Outcome) -> None:
         """Count an answered request, enter it in the ledger and write its line."""
         self._telemetry.record(outcome)
-        describe(outcome)
         if self._writer:
             self._writer.add(outcome)
         if self._log:  # once the answer is on its way: a line costs some 30 microseconds
             asyncio.get_running_loop().call_soon(self._log.record, outcome)
+        describe(outcome)  # last: the books are to be right whatever a trace makes of it
 
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw and write its line."""
         self._telemetry.record_error(error)
-        describe_error(error)
         if self._log:
             self._log.record_error(error)
+        describe_error(error)
 
     def record_audit(self, arm: Arm, audit: Audit) -> None:
         """Count a check of a cached answer."""
