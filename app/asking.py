@@ -17,6 +17,11 @@ from app.shaping.schema import Fate, fault, repair, structured, unfenced
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Pay = Callable[[float], None]
+
+
+def _nobody(usd: float) -> None:
+    """Where the caller reads the cost off the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,12 @@ class Asker:
         self._prices = prices
         self._local = local
 
-    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False) -> Asked:
+    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, pay: Pay = _nobody) -> Asked:
         """Ask for an answer in one piece. One that is not the JSON asked for is repaired, or the next tier asked.
 
         Args:
             pinned: The client named the model: it is not to be any of the tier's.
+            pay: Told what each answer costs, in dollars, as it comes: it may be that none is given.
 
         Raises:
             InvalidRequestError: The request is refused, or too long for every tier.
@@ -68,7 +74,7 @@ class Asker:
         wasted: list[Asked] = []
 
         async def ask(tier: TierConfig) -> Asked:
-            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens)
+            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens, pay)
             if asked.schema == "invalid" and tier is not tiers[-1]:
                 wasted.append(asked)
                 raise UpstreamError("the answer does not follow the schema", tier.name)
@@ -95,9 +101,12 @@ class Asker:
         )
 
     async def cheaper(
-        self, request: ChatRequest, tier: TierConfig, min_token_probability: float
+        self, request: ChatRequest, tier: TierConfig, min_token_probability: float, pay: Pay = _nobody
     ) -> tuple[Asked | None, str]:
         """Ask a cheaper tier than the score calls for; its answer is there to be kept only if it passes the checks.
+
+        Args:
+            pay: As `whole` has it.
 
         Returns:
             The answer if the tier gave one, and `kept`, or why it is not kept.
@@ -105,7 +114,7 @@ class Asker:
         told = bool(request.body.get("logprobs"))
         extra = {"logprobs": True} if tier.name in self._local else {}
         try:
-            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,))
+            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,), pay=pay)
         except (UnavailableError, UnfitError):
             return None, "failed"
         body = asked.completion.body
@@ -114,34 +123,41 @@ class Asker:
             choice.pop("logprobs", None)
         return asked, found or "kept"
 
-    async def complete(self, tier: TierConfig, body: Mapping[str, Any]) -> Asked:
+    async def complete(self, tier: TierConfig, body: Mapping[str, Any], pay: Pay = _nobody) -> Asked:
         """Ask one tier, as it is. Raises as a ChatProvider does."""
         completion = await self._providers[tier.name].complete(body)
-        return Asked(completion, tier, 1, cost_usd(completion.usage, self._prices[completion.target]))
+        cost = cost_usd(completion.usage, self._prices[completion.target])
+        pay(cost)
+        return Asked(completion, tier, 1, cost)
 
-    async def _shaped(self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None) -> Asked:
+    async def _shaped(
+        self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None, pay: Pay
+    ) -> Asked:
         """Ask one tier; again where our own limit cut the answer, and where it is not the JSON asked for."""
-        asked = await self.complete(tier, body)
+        asked = await self.complete(tier, body, pay)
         own_limit = raised_max_tokens is not None
         if own_limit and _cut(asked.completion):
             body = {**body, "max_tokens": raised_max_tokens}
-            asked = await self._again(asked, body)
+            asked = await self._again(asked, body, pay)
         if not structured(body):
             return asked
         fenced = unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         if wrong is None:
             return replace(asked, schema="repaired" if fenced else "valid")
-        asked = await self._again(asked, repair(body, asked.completion.body, wrong))
+        asked = await self._again(asked, repair(body, asked.completion.body, wrong), pay)
         unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         return replace(asked, schema="repaired" if wrong is None else "invalid")
 
-    async def _again(self, asked: Asked, body: Mapping[str, Any]) -> Asked:
+    async def _again(self, asked: Asked, body: Mapping[str, Any], pay: Pay) -> Asked:
+        """Ask for a better answer; where none comes, or the request is longer than the model takes, keep the first."""
         try:
-            better = await self.complete(asked.tier, body)
+            better = await self.complete(asked.tier, body, pay)
         except UpstreamError as error:
             log.warning("tier %s did not answer again: %s", asked.tier.name, error.message)
+            return asked
+        except UnfitError:
             return asked
         return replace(better, wasted_usd=asked.cost_usd + asked.wasted_usd)
 

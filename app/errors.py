@@ -27,10 +27,15 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """A failure with an HTTP status and a message written for the client."""
+    """A failure with an HTTP status and a message written for the client.
+
+    Attributes:
+        spent_usd: What the request's answers cost that could not be given, before it failed.
+    """
 
     status_code: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
+    spent_usd: float = 0.0
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)

@@ -137,6 +137,17 @@ async def test_a_judge_reads_both_answers(providers: dict[str, FakeProvider], sa
     assert all(text in shown for text in ("Where is Bern?", "In Switzerland.", "In North Carolina."))
 
 
+async def test_a_check_whose_judge_fails_is_undecided_and_what_it_cost_is_counted(
+    providers: dict[str, FakeProvider],
+) -> None:
+    providers["mid"].completion = answer("In North Carolina.", "medium")
+    providers["top"].error = UpstreamError("down", "fake")
+    checked = gateway(providers, judge="top")
+    await checked.ask(chat("Where is Bern?", model="mid"))
+    assert [audit.correct for audit in checked.audits] == [None]
+    assert checked.audits[0].cost_usd == pytest.approx((100 + 50 * 2) / 1e6)
+
+
 async def test_a_near_miss_is_compared_with_the_answer_it_got(providers: dict[str, FakeProvider]) -> None:
     providers["local"].completion = answer("In Switzerland.")
     checked = gateway(providers, hit=False)
