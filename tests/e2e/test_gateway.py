@@ -498,11 +498,12 @@ def test_every_request_has_a_line_in_the_log_of_its_replica(gateway: Gateway) ->
     def written() -> list[str]:
         logs = Path("/tmp").glob("tw-*/ray/session_latest/logs/serve/replica_*Ingress*.log")
         return [
-            line for log in logs for line in log.read_text("utf-8").splitlines() if f'"request_id":"{name}"' in line
+            line for log in logs for line in log.read_text("utf-8").splitlines() if f'"request_id": "{name}"' in line
         ]
 
     assert eventually(lambda: len(written()) == 1, 5)
-    facts = json.loads(written()[0].partition(" -- ")[2])
+    facts = json.loads(written()[0])
+    assert (facts["levelname"], facts["message"]) == ("INFO", "request")
     assert (facts["tenant"], facts["tier"], facts["cache"]) == ("acme", "mid", "miss")
     assert text not in written()[0]
 
