@@ -105,6 +105,7 @@ class Accounts:
             route=call.route.reason if call.route else "",
             score=call.route.score if call.route else None,
             finished=False,
+            cascade_saved_usd=-call.tried_usd,
         )
 
     def answered(
