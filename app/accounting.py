@@ -22,7 +22,7 @@ class Call:
         route: Where its call goes.
         cascade: What became of the cheaper tier's answer: `kept`, or why it was not; None if it was not asked.
         tried_usd: What that answer cost, if it was not kept.
-        wasted_usd: What answers cost that were not the JSON asked for, or cut.
+        paid_usd: What all answers cost that came in one piece: given, not kept, cut, or not the JSON asked for.
         schema: What became of the answer, where JSON was asked for.
         begun: Once its call streams, what a Streaming holds before its parts.
         outcome: Of its call. Route, begun and outcome stay None when another request's call gives the answer.
@@ -40,7 +40,7 @@ class Call:
     route: Route | None = None
     cascade: str | None = None
     tried_usd: float = 0.0
-    wasted_usd: float = 0.0
+    paid_usd: float = 0.0
     schema: Fate | None = None
     begun: tuple[str, str, CacheLookup, float | None, int, str, str | None] | None = None
     outcome: Outcome | None = None
@@ -49,6 +49,10 @@ class Call:
     asking: bool = False
     left: bool = False
     error: str | None = None
+
+    def pay(self, usd: float) -> None:
+        """Note what an answer cost."""
+        self.paid_usd += usd
 
     def lap(self, stage: str, now: float) -> None:
         """End a stage."""
@@ -96,7 +100,7 @@ class Accounts:
     def given_up(self, call: Call) -> Outcome:
         """Account for a request that its client left before there was an answer."""
         call.lap("wait", self._clock())
-        spent_usd = call.tried_usd + call.wasted_usd
+        spent_usd = call.paid_usd
         return self._ended(
             call,
             Completion({}, ""),
@@ -106,6 +110,7 @@ class Accounts:
             route=call.route.reason if call.route else "",
             score=call.route.score if call.route else None,
             finished=False,
+            cascade_saved_usd=-call.tried_usd,
         )
 
     def answered(
@@ -117,7 +122,8 @@ class Accounts:
         answer_usd = cost_usd(usage, self.prices[completion.target])
         prompt = replace(usage, completion_tokens=0)
         beside_usd = sum(cost_usd(prompt, self.prices[model]) for model in completion.also)
-        total_usd = answer_usd + beside_usd + call.tried_usd + call.wasted_usd
+        streamed_usd = answer_usd if call.begun else 0.0  # one in one piece is paid already
+        total_usd = call.paid_usd + streamed_usd + beside_usd
         dearer_usd = cost_usd(usage, self.prices[next(iter(route.tiers[0].models()))])
         return self._ended(
             call,

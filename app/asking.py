@@ -20,6 +20,11 @@ from app.shaping.schema import Fate, checked, fault, repair, structured, unfence
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _TEMPLATE_TOKENS = 16  # that a chat template adds to a message, at most
+Pay = Callable[[float], None]
+
+
+def _nobody(usd: float) -> None:
+    """Where the caller reads the cost off the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,21 @@ class Asker:
         self._local = local
         self._clock = clock
 
-    async def whole(self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf) -> Asked:
+    async def whole(
+        self,
+        request: ChatRequest,
+        tiers: Tiers,
+        *,
+        pinned: bool = False,
+        deadline: float = inf,
+        pay: Pay = _nobody,
+    ) -> Asked:
         """Ask for an answer in one piece. One that is not the JSON asked for is repaired, or the next tier asked.
 
         Args:
             pinned: The client named the model: it is not to be any of the tier's.
             deadline: Until when the client waits. No tier pauses beyond it; who calls this ends what takes longer.
+            pay: Told what each answer costs, in dollars, as it comes: it may be that none is given.
 
         Raises:
             InvalidRequestError: The request is refused, or too long for every tier.
@@ -78,7 +92,7 @@ class Asker:
         wasted: list[Asked] = []
 
         async def ask(tier: TierConfig) -> Asked:
-            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens, deadline)
+            asked = await self._shaped(tier, _addressed(body, tier, pinned), request.raised_max_tokens, deadline, pay)
             if asked.schema == "invalid" and tier is not tiers[-1]:
                 wasted.append(asked)
                 raise UpstreamError("the answer does not follow the schema", tier.name)
@@ -113,9 +127,17 @@ class Asker:
         return await _first_answer(tiers, ask)
 
     async def cheaper(
-        self, request: ChatRequest, tier: TierConfig, min_token_probability: float, deadline: float = inf
+        self,
+        request: ChatRequest,
+        tier: TierConfig,
+        min_token_probability: float,
+        deadline: float = inf,
+        pay: Pay = _nobody,
     ) -> tuple[Asked | None, str]:
         """Ask a cheaper tier than the score calls for; its answer is there to be kept only if it passes the checks.
+
+        Args:
+            pay: As `whole` has it.
 
         Returns:
             The answer if the tier gave one, and `kept`, or why it is not kept.
@@ -123,7 +145,8 @@ class Asker:
         told = bool(request.body.get("logprobs"))
         extra = {"logprobs": True} if tier.name in self._local else {}
         try:
-            asked = await self.whole(replace(request, body={**request.body, **extra}), (tier,), deadline=deadline)
+            given = replace(request, body={**request.body, **extra})
+            asked = await self.whole(given, (tier,), deadline=deadline, pay=pay)
         except (UnavailableError, UnfitError):
             return None, "failed"
         body = asked.completion.body
@@ -132,39 +155,47 @@ class Asker:
             choice.pop("logprobs", None)
         return asked, found or "kept"
 
-    async def complete(self, tier: TierConfig, body: Mapping[str, Any], deadline: float = inf) -> Asked:
+    async def complete(
+        self, tier: TierConfig, body: Mapping[str, Any], deadline: float = inf, pay: Pay = _nobody
+    ) -> Asked:
         """Ask one tier, as it is. Raises as a TierProvider does."""
         completion = await self._providers[tier.name].complete(body, self._left_s(deadline))
-        return Asked(completion, tier, 1, cost_usd(completion.usage, self._prices[completion.target]))
+        cost = cost_usd(completion.usage, self._prices[completion.target])
+        pay(cost)
+        return Asked(completion, tier, 1, cost)
 
     def _left_s(self, deadline: float) -> float:
         return inf if deadline == inf else deadline - self._clock()
 
     async def _shaped(
-        self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None, deadline: float
+        self, tier: TierConfig, body: Mapping[str, Any], raised_max_tokens: int | None, deadline: float, pay: Pay
     ) -> Asked:
         """Ask one tier; again where our own limit cut the answer, and where it is not the JSON asked for."""
-        asked = await self.complete(tier, body, deadline)
+        asked = await self.complete(tier, body, deadline, pay)
         own_limit = raised_max_tokens is not None
         if raised_max_tokens is not None and _cut(asked.completion):
             body = _raised(body, tier, raised_max_tokens)
-            asked = await self._again(asked, body, deadline)
+            asked = await self._again(asked, body, deadline, pay)
         if not structured(body):
             return asked
         fenced = unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         if wrong is None:
             return _fated(asked, "repaired" if fenced else "valid")
-        asked = await self._again(asked, repair(body, asked.completion.body, wrong), deadline)
+        asked = await self._again(asked, repair(body, asked.completion.body, wrong), deadline, pay)
         unfenced(asked.completion.body)
         wrong = fault(body, asked.completion.body, own_limit=own_limit)
         return _fated(asked, "repaired") if wrong is None else replace(asked, schema="invalid")
 
-    async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float) -> Asked:
+    async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float, pay: Pay) -> Asked:
+        """Ask for a better answer; where none comes, or the request is longer than the model takes, keep the first."""
         try:
-            better = await self.complete(asked.tier, body, deadline)
-        except (UpstreamError, InvalidRequestError) as error:  # our own request, not the client's, was refused
+            better = await self.complete(asked.tier, body, deadline, pay)
+        except UpstreamError as error:
             log.warning("tier %s did not answer again: %s", asked.tier.name, error.message)
+            return asked
+        except InvalidRequestError:  # our own request, not the client's; what is said of it may quote the prompt
+            log.warning("tier %s refused to be asked again", asked.tier.name)
             return asked
         return replace(better, wasted_usd=asked.cost_usd + asked.wasted_usd)
 

@@ -190,9 +190,13 @@ class GatewayConfig(Section):
         promised = None if file is None else RouterCalibration.load(file.expanduser()).quality
         return promised or 0.95
 
+    def server_of(self, tier_name: str) -> TierConfig:
+        """Return the tier that answers under a name: it, or its stand-in."""
+        return next(tier for tier in self.tiers if tier.name == self.stand_ins().get(tier_name, tier_name))
+
     def timeout_s(self, tier_name: str) -> float:
         """Return the longest wait for a tier: all that it tries, and a little for the way."""
-        tier = next(tier for tier in self.tiers if tier.name == self.stand_ins().get(tier_name, tier_name))
+        tier = self.server_of(tier_name)
         total_s = tier.policy.total_s or sum(target.timeout_s for target in tier.targets)
         return 5 + (tier.llm.timeout_s if tier.llm else total_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -213,9 +214,18 @@ class TrafficController:
 
     @asynccontextmanager
     async def _attended(self, call: Call) -> AsyncIterator[None]:
-        """Account for a request whose client goes away before the answer, unless its own call goes on for others."""
+        """Account for a request that ends without an answer.
+
+        A failure says what was spent in vain. Where the client has gone away, its own call may go on for others.
+        """
         try:
             yield
+        except GatewayError as error:
+            if not call.paid_usd or call.outcome is not None:
+                raise
+            own = copy.copy(error)  # others that wait for the same call get the same error, and have spent nothing
+            own.spent_usd, call.paid_usd = call.paid_usd, 0.0
+            raise own from error
         except asyncio.CancelledError:
             call.left = True
             if not call.asking:
@@ -282,7 +292,7 @@ class TrafficController:
     async def _try_cheaper(self, call: Call, tier: TierConfig) -> Asked | None:
         """Ask the tier below a near cut point; its answer is kept only if it passes the checks of a cascade."""
         probability = self._config.routing.cascade.min_token_probability
-        asked, call.cascade = await self._asker.cheaper(call.request, tier, probability, call.deadline)
+        asked, call.cascade = await self._asker.cheaper(call.request, tier, probability, call.deadline, call.pay)
         if call.cascade == "kept":
             return asked
         call.tried_usd = asked.cost_usd + asked.wasted_usd if asked else 0.0
@@ -290,9 +300,9 @@ class TrafficController:
 
     async def _ask_plainly(self, call: Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
         asked = kept or await self._asker.whole(
-            call.request, route.tiers, pinned=route.reason == "pinned", deadline=call.deadline
+            call.request, route.tiers, pinned=route.reason == "pinned", deadline=call.deadline, pay=call.pay
         )
-        call.schema, call.wasted_usd = asked.schema, asked.wasted_usd
+        call.schema = asked.schema
         write = self._given(call, asked.completion, asked.tier, asked.attempts + call.tried_in_vain)
         if call.outcome is not None:
             yield call.outcome

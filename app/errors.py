@@ -28,10 +28,15 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """A failure with an HTTP status and a message written for the client."""
+    """A failure with an HTTP status and a message written for the client.
+
+    Attributes:
+        spent_usd: What the request's answers cost that could not be given, before it failed.
+    """
 
     status_code: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
+    spent_usd: float = 0.0
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)
@@ -128,6 +133,8 @@ class OverloadedError(UnavailableError):
 
 class UpstreamError(GatewayError):
     """A provider failed to complete a request that was well formed.
+
+    The message is in our words, since it is logged: those of an upstream may quote the request, or the key.
 
     Attributes:
         provider: Which one.

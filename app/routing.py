@@ -69,6 +69,12 @@ class TierConfig(Section):
             return {self.llm.target: self.llm.price}
         return {target.model: target.price or ListedPrice(model=target.model) for target in self.targets}
 
+    def providers(self) -> dict[str, str]:
+        """Name who serves each model of the tier, in the words of OpenTelemetry: `vllm`, or the kind of its API."""
+        if self.llm:
+            return {self.llm.target: "vllm"}
+        return {target.model: target.kind for target in self.targets}
+
     def takes(self) -> frozenset[Ability | Form]:
         """Name what it takes beside text, and what it gives beside one: what any of its targets does."""
         if self.llm:

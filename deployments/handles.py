@@ -27,7 +27,7 @@ from app.errors import (
 from app.failfast import FailFast
 from app.schema import CacheKey, CacheLookup, Completion, Embedding, PartStatus, StreamPart, Vectors
 from app.tier.resume import resuming
-from deployments.tracing import answered, call_span, ending
+from deployments.tracing import Streamed, answered, call_span, ending
 
 _PAUSE_S = 1.0
 _LOST = (RayError, RayServeException, AioRpcError)  # Serve raises gRPC's own for what it does not know
@@ -125,14 +125,19 @@ class RemoteClassifier:
 
 
 class RemoteProvider:
-    """A TierProvider behind the handle of a TierServer or of the local model."""
+    """A TierProvider behind the handle of a TierServer or of the local model.
 
-    def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float) -> None:
+    Args:
+        providers: Who serves each of its models, for traces.
+    """
+
+    def __init__(self, handle: DeploymentHandle, name: str, timeout_s: float, providers: Mapping[str, str]) -> None:
         self._handle = handle
         self._waking = Background()
         self._streaming = handle.options(stream=True)  # resolved once: it costs as much as a call
         self._name = name
         self._timeout_s = timeout_s
+        self._providers = providers
 
     def wake(self) -> bool:
         """Say whether a replica runs. Where none does, since it sleeps or was lost, a call waits for one.
@@ -158,7 +163,7 @@ class RemoteProvider:
             InvalidRequestError: The provider refuses the request itself.
             UpstreamError: The tier failed, or did not answer in time.
         """
-        span = call_span(self._name, body)
+        span = call_span(self._name, body, self._providers)
         with ending(span), self._translated():
             async with asyncio.timeout(self._timeout_s):
                 completion: Completion
@@ -166,7 +171,7 @@ class RemoteProvider:
                     completion = await self._call(span, body, within_s)
                 except RayActorError:  # the replica was lost; another may be there
                     completion = await self._call(span, body, within_s)
-            answered(span, completion)
+            answered(span, completion, self._providers)
             return completion
 
     async def _call(self, span: Span, body: Mapping[str, Any], within_s: float) -> Completion:
@@ -182,7 +187,8 @@ class RemoteProvider:
                 yield part
 
     async def _stream(self, body: Mapping[str, Any], within_s: float) -> AsyncGenerator[StreamPart, None]:
-        span = call_span(self._name, body)
+        span = call_span(self._name, body, self._providers)
+        streamed = Streamed(span, self._providers)
         with use_span(span):
             response = self._streaming.stream.remote(dict(body), within_s)
         parts = aiter(response)
@@ -193,6 +199,7 @@ class RemoteProvider:
                         part = await anext(parts, None)
                     if part is None:
                         return
+                    streamed.add(part)
                     yield part
         finally:
             response.cancel()
@@ -206,7 +213,7 @@ class RemoteProvider:
         except RayTaskError as error:
             if isinstance(error.cause, GatewayError):
                 raise error.cause from None
-            raise UpstreamError(f"the replica failed: {error.cause!r}", self._name) from error
+            raise UpstreamError(f"the replica failed: {type(error.cause).__name__}", self._name) from error
         except _LOST as error:
             raise UpstreamError(f"the replica was lost: {type(error).__name__}", self._name) from error
 
@@ -250,7 +257,7 @@ def _guarded(failfast: FailFast, failure: type[GatewayError], part: str) -> Iter
     except RayTaskError as error:
         if isinstance(error.cause, GatewayError):
             raise error.cause from None
-        raise failure(f"{part} failed: {error.cause!r}") from error
+        raise failure(f"{part} failed: {type(error.cause).__name__}") from error
     except (TimeoutError, *_LOST) as error:
         failfast.trip()
         raise failure(f"{part} did not answer: {type(error).__name__}") from error

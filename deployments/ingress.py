@@ -41,6 +41,7 @@ from deployments.reloading import Reloading
 from deployments.request_log import RequestLog
 from deployments.telemetry import Telemetry, prometheus
 from deployments.tracing import describe, describe_error
+from deployments.wordless import log_without_words
 
 log = logging.getLogger("ray.serve")
 _Close = Callable[[], Awaitable[None]]
@@ -83,6 +84,7 @@ class Ingress:
         classifier: DeploymentHandle,
         tiers: Mapping[str, DeploymentHandle],
     ) -> None:
+        log_without_words()
         self._cache = cache
         self._classifier = classifier
         self._tiers = tiers
@@ -95,6 +97,7 @@ class Ingress:
         self._writer: LedgerWriter | None = None
         if self._ledger is not None:
             self._writer = LedgerWriter(self._ledger, kept.texts, kept.max_pending, self._telemetry.record_dropped)
+        self._log: RequestLog | None = None
         self._shown: RedisStore | None = None
         self._replaced = Background()
         self._reloading = Reloading()
@@ -153,7 +156,10 @@ class Ingress:
         """Build the controller of a configuration. A canary's cut points stay where it has them: nobody checks them."""
         arm: Arm = "canary" if canary else "stable" if config.canary else ""
         store = self._store.limited(config.cache.limits) if self._store and canary else self._store
-        providers = {name: RemoteProvider(handle, name, config.timeout_s(name)) for name, handle in self._tiers.items()}
+        providers = {
+            name: RemoteProvider(handle, name, config.timeout_s(name), config.server_of(name).providers())
+            for name, handle in self._tiers.items()
+        }
         return TrafficController(
             config,
             store,
@@ -208,18 +214,18 @@ class Ingress:
     def record(self, outcome: Outcome) -> None:
         """Count an answered request, enter it in the ledger and write its line."""
         self._telemetry.record(outcome)
-        describe(outcome)
         if self._writer:
             self._writer.add(outcome)
         if self._log:  # once the answer is on its way: a line costs some 30 microseconds
             asyncio.get_running_loop().call_soon(self._log.record, outcome)
+        describe(outcome)  # last: the books are to be right whatever a trace makes of it
 
     def record_error(self, error: GatewayError) -> None:
         """Count a failure that a client saw and write its line."""
         self._telemetry.record_error(error)
-        describe_error(error)
         if self._log:
             self._log.record_error(error)
+        describe_error(error)
 
     def record_audit(self, arm: Arm, audit: Audit) -> None:
         """Count a check of a cached answer."""

@@ -19,7 +19,9 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from app.bundled import resolve
 from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UpstreamError
 from app.local_model import LocalLLMConfig
+from app.providers.base import named
 from app.schema import Completion, PartStatus, StreamPart
+from deployments.wordless import log_without_words
 
 
 class EngineLoad(StatLoggerBase):  # type: ignore[misc]
@@ -60,6 +62,7 @@ class LocalLLMServer(LLMServer):  # type: ignore[misc]
 
     async def start(self) -> None:
         """Start the engine and warm it up: the first request compiles kernels, and no client should wait for that."""
+        log_without_words()
         await super().start()
         engine = self.engine._engine_client
         if engine.logger_manager is not None:  # `disable_log_stats`
@@ -143,9 +146,9 @@ def _chunk(event: str) -> dict[str, Any]:
 
 def _translated(error: Mapping[str, Any]) -> GatewayError:
     """vLLM's error object as one of ours."""
-    message = str(error.get("message"))
-    if int(error.get("code") or 500) not in (400, 422):
-        return UpstreamError(message, "vllm")
+    message, status = str(error.get("message")), int(error.get("code") or 500)
+    if status not in (400, 422):
+        return UpstreamError(f"status {status}: {named(error.get('type'))}", "vllm")
     if "context length" in message or "max_model_len" in message:
         return ContextLengthError(message)
     return InvalidRequestError(message, error.get("param"))

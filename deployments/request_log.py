@@ -1,9 +1,15 @@
-"""One line of JSON for each request: what was decided and what it cost, never what was said."""
+"""One line for each request: what was decided and what it cost, never what was said.
+
+Where Serve writes lines of JSON (`logging_config: {encoding: JSON}`), the facts are fields of the line; else they are
+JSON in its text.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
+
+from ray._common.formatters import JSONFormatter
 
 from app.api import caller
 from app.errors import GatewayError
@@ -53,7 +59,17 @@ class RequestLog:
 
 def _write(level: int, facts: dict[str, Any]) -> None:
     said = {key: value for key, value in facts.items() if value is not None}
-    log.log(level, "%s", encode(said).decode())
+    if _in_json():
+        # Serve's name for fields that stand beside its own, of which `route` would be in the place of ours
+        log.log(level, "request", extra={"ray_serve_extra_fields": said, "skip_context_filter": True})
+    else:
+        log.log(level, "%s", encode(said).decode())
+
+
+def _in_json() -> bool:
+    """Whether Serve's log of the replica is lines of JSON."""
+    handlers = logging.getLogger("ray.serve").handlers  # one of them gathers lines for the file's, its `target`
+    return any(isinstance((getattr(one, "target", None) or one).formatter, JSONFormatter) for one in handlers)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

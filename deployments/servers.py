@@ -31,6 +31,7 @@ from app.tier.limits import RateLimit, limit_storage
 from app.tier.shared import SharedBreakers
 from deployments.reloading import Reloading
 from deployments.telemetry import TierTelemetry
+from deployments.wordless import log_without_words
 
 log = logging.getLogger("ray.serve")
 
@@ -43,6 +44,7 @@ class CacheServer:
     """
 
     def __init__(self, config: CacheConfig, redis: RedisConfig) -> None:
+        log_without_words()
         self._reloading = Reloading()
         self._config = config
         self._embedder = config.embedder.build()
@@ -120,6 +122,7 @@ class ClassifierServer:
     """The difficulty classifier; and a canary's, where that is another. `reconfigure` loads them."""
 
     def __init__(self) -> None:
+        log_without_words()
         self._reloading = Reloading()
         self._configs: tuple[ClassifierConfig, ClassifierConfig] | None = None
         self._classifiers: tuple[EncoderClassifier, ...] = ()
@@ -175,6 +178,7 @@ class TierServer:
     """
 
     def __init__(self, tier: TierConfig, redis: RedisConfig | None = None) -> None:
+        log_without_words()
         self._tier = tier
         policy = tier.policy
         storage = limit_storage(redis) if redis else None

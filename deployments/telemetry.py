@@ -13,7 +13,7 @@ from ray.serve import metrics
 from app.cache.audit import Audit
 from app.errors import GatewayError
 from app.quality.audit import QualityCheck
-from app.schema import Outcome
+from app.schema import NOBODY, Outcome
 from app.tier.breaker import State
 
 _LATENCY_S = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
@@ -38,7 +38,11 @@ class Telemetry:
         self._feedback = metrics.Counter(
             "tierwise_cache_feedback", "Clients' verdicts on cached answers.", tag_keys=("correct",)
         )
-        self._tokens = metrics.Counter("tierwise_tokens", "Tokens used.", tag_keys=("tier", "kind"))
+        self._tokens = metrics.Counter(
+            "tierwise_tokens",
+            "Tokens of prompts and answers; of tier `cache`, those that no model had to read or write.",
+            tag_keys=("tier", "kind"),
+        )
         self._cost = metrics.Counter("tierwise_cost_usd", "What the answers cost.", tag_keys=("tier",))
         self._saved = metrics.Gauge(
             "tierwise_saved_usd", "The bill at the baseline's price less the cost, since the start.", tag_keys=("tier",)
@@ -114,15 +118,14 @@ class Telemetry:
             | {"route": outcome.route, "finished": str(outcome.finished).lower()},
         )
         self._latency.observe(outcome.latency_s, tier)
-        saved = self._saved_by_tier[outcome.tier] = self._saved_by_tier.get(outcome.tier, 0.0) + outcome.saved_usd
-        self._saved.set(saved, tier)  # a gauge, since a dear local tier can save less than nothing
+        self._save(outcome.tier, outcome.saved_usd)
+        usage = outcome.completion.usage
+        self._increase(self._tokens, usage.prompt_tokens, tier | {"kind": "prompt"})
+        self._increase(self._tokens, usage.completion_tokens, tier | {"kind": "completion"})
         if outcome.cache.similarity is not None:
             self._similarity.observe(outcome.cache.similarity, {"cache": outcome.cache.status})
         if outcome.cache.status == "hit":
             return
-        usage = outcome.completion.usage
-        self._increase(self._tokens, usage.prompt_tokens, tier | {"kind": "prompt"})
-        self._increase(self._tokens, usage.completion_tokens, tier | {"kind": "completion"})
         self._increase(self._cost, outcome.cost_usd, tier)
         if outcome.score is not None:
             self._score.observe(outcome.score)
@@ -175,8 +178,11 @@ class Telemetry:
             self._quality_kept.set(share, {"tier": tier, "bound": bound})
 
     def record_error(self, error: GatewayError) -> None:
-        """Count a failure that a client saw."""
+        """Count a failure that a client saw, and what was spent in vain before it."""
         self._errors.inc(1, {"status": str(error.status_code), "type": error.type})
+        if error.spent_usd:
+            self._increase(self._cost, error.spent_usd, {"tier": NOBODY})
+            self._save(NOBODY, -error.spent_usd)
 
     def record_tasks(self, count: int) -> None:
         """Show how many tasks there are."""
@@ -185,6 +191,10 @@ class Telemetry:
     def record_dropped(self, count: int) -> None:
         """Count records that the ledger has lost."""
         self._ledger_dropped.inc(count)
+
+    def _save(self, tier: str, usd: float) -> None:
+        self._saved_by_tier[tier] = self._saved_by_tier.get(tier, 0.0) + usd
+        self._saved.set(self._saved_by_tier[tier], {"tier": tier})  # a gauge: a dear local tier can save less than 0
 
     @staticmethod
     def _increase(counter: Any, value: float, tags: dict[str, str]) -> None:

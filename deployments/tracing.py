@@ -1,9 +1,9 @@
 """OpenTelemetry traces: Ray Serve makes a span for each hop, and these say what was decided in it.
 
-Attributes follow OpenTelemetry's semantic conventions for generative AI; never is there a text among them. A
-configuration turns traces on, beside `applications`: `tracing_config: {enabled: true, exporter_import_path:
-"deployments.tracing:exporter", sampling_ratio: 0.01}`. Spans go where OTEL_EXPORTER_OTLP_ENDPOINT says. A client's
-`traceparent` is followed.
+A call of a tier follows OpenTelemetry's semantic conventions for generative AI; the request's own span has attributes
+of ours, so that tokens are there once, and a hit has none. Never is there a text among them. A configuration turns
+traces on, beside `applications`: `tracing_config: {enabled: true, exporter_import_path: "deployments.tracing:exporter",
+sampling_ratio: 0.01}`. Spans go where OTEL_EXPORTER_OTLP_ENDPOINT says. A client's `traceparent` is followed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from app.errors import GatewayError
-from app.schema import Completion, Outcome
+from app.schema import Completion, Outcome, StreamPart
+from deployments.wordless import WordlessProcessor
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -27,9 +28,8 @@ _TRACER = trace.get_tracer("tierwise")
 def exporter() -> list[SpanProcessor]:
     """Return what sends the spans of a process, in batches; the environment's OTEL_* variables say where and how."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    return [BatchSpanProcessor(OTLPSpanExporter())]
+    return [WordlessProcessor(OTLPSpanExporter())]
 
 
 def describe(outcome: Outcome) -> None:
@@ -37,9 +37,9 @@ def describe(outcome: Outcome) -> None:
     span = trace.get_current_span()
     if not span.is_recording():
         return
-    span.set_attributes(_answer(outcome.completion))
     facts = {
         "tier": outcome.tier,
+        "model": outcome.completion.target,
         "route": outcome.route,
         "score": outcome.score,
         "cache": outcome.cache.status,
@@ -64,16 +64,22 @@ def describe_error(error: GatewayError) -> None:
             span.set_status(Status(StatusCode.ERROR))
 
 
-def call_span(tier: str, body: Mapping[str, Any]) -> Span:
-    """Start the span of a call to a tier, which the caller ends."""
+def call_span(tier: str, body: Mapping[str, Any], providers: Mapping[str, str]) -> Span:
+    """Start the span of a call to a tier, which the caller ends.
+
+    Args:
+        providers: Who serves each of the tier's models; before an answer the first stands for all.
+    """
+    model = str(body.get("model"))
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.request.model": str(body.get("model")),
+        "gen_ai.provider.name": providers.get(model) or next(iter(providers.values())),
+        "gen_ai.request.model": model,
         "tierwise.tier": tier,
     }
     numbers = {name: body[name] for name in _PARAMETERS if isinstance(body.get(name), int | float)}
     attributes |= {f"gen_ai.request.{name}": value for name, value in numbers.items()}
-    return _TRACER.start_span(f"chat {tier}", kind=SpanKind.CLIENT, attributes=attributes)
+    return _TRACER.start_span(f"chat {model}", kind=SpanKind.CLIENT, attributes=attributes)
 
 
 @contextlib.contextmanager
@@ -89,21 +95,41 @@ def ending(span: Span) -> Iterator[None]:
         span.end()
 
 
-def answered(span: Span, completion: Completion) -> None:
+def answered(span: Span, completion: Completion, providers: Mapping[str, str]) -> None:
     """Write on a call's span what came."""
     if span.is_recording():
-        span.set_attributes(_answer(completion))
+        span.set_attributes(_answer(completion, providers))
+
+
+class Streamed:
+    """Writes on a call's span what comes of a stream, as it comes: it may break off."""
+
+    def __init__(self, span: Span, providers: Mapping[str, str]) -> None:
+        self._span = span
+        self._providers = providers
+        self._body: dict[str, Any] = {"choices": []}
+
+    def add(self, part: StreamPart) -> None:
+        """Take the next part."""
+        if not self._span.is_recording():
+            return
+        for chunk in part.chunks:
+            self._body |= {name: chunk[name] for name in ("id", "usage") if chunk.get(name)}
+            self._body["choices"] += [choice for choice in chunk.get("choices") or () if choice.get("finish_reason")]
+        self._span.set_attributes(_answer(Completion(self._body, part.target), self._providers))
 
 
 _PARAMETERS = ("temperature", "top_p", "max_tokens", "frequency_penalty", "presence_penalty", "seed")
 
 
-def _answer(completion: Completion) -> dict[str, Any]:
-    usage = completion.usage
-    return {
-        "gen_ai.operation.name": "chat",
+def _answer(completion: Completion, providers: Mapping[str, str]) -> dict[str, Any]:
+    body, usage = completion.body, completion.usage
+    found = {
+        "gen_ai.provider.name": providers.get(completion.target),
+        "gen_ai.response.id": body.get("id"),
         "gen_ai.response.model": completion.target,
-        "gen_ai.response.finish_reasons": [str(choice.get("finish_reason")) for choice in completion.body["choices"]],
-        "gen_ai.usage.input_tokens": usage.prompt_tokens,
-        "gen_ai.usage.output_tokens": usage.completion_tokens,
+        "gen_ai.response.finish_reasons": [str(choice.get("finish_reason")) for choice in body.get("choices") or ()],
+        "gen_ai.usage.input_tokens": usage.prompt_tokens if body.get("usage") else None,
+        "gen_ai.usage.output_tokens": usage.completion_tokens if body.get("usage") else None,
     }
+    return {name: value for name, value in found.items() if value not in (None, [])}

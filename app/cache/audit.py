@@ -161,7 +161,7 @@ class Auditor:
         try:
             await check
         except GatewayError as error:
-            log.warning("a cached answer could not be checked: %s", error.message)
+            log.warning("a cached answer could not be checked: %s", type(error).__name__)  # it may quote the request
 
     async def _check_hit(self, request: ChatRequest, key: CacheKey, lookup: CacheLookup, stored: CacheEntry) -> None:
         fresh = await self._ask(request)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from app.cache.agreement import affirmed, answer_text
 from app.cache.audit import Fresh, Judge, Verdict
+from app.errors import GatewayError
 from app.schema import ChatRequest, Completion
 
+log = logging.getLogger(__name__)
 Complete = Callable[[Mapping[str, Any]], Awaitable[Fresh]]
 _INSTRUCTION = (
     "You compare two answers to the same request. Say whether the first could be given in place of the second without "
@@ -42,15 +45,21 @@ def judge_by(complete: Complete, model: str) -> Judge:
 async def compared(
     complete: Complete, model: str, instruction: str, request: ChatRequest, first: Completion, second: Completion
 ) -> tuple[str, float]:
-    """Have a model compare two answers to a request; return its words, and what they cost in USD."""
+    """Have a model compare two answers to a request; return its words, and what they cost in USD.
+
+    One that fails has none: the check is undecided, and what it has cost so far is still counted.
+    """
     shown = {"request": request.prompt, "first": answer_text(first.body), "second": answer_text(second.body)}
     content = "\n".join(f"<{name}>\n{text[:_LONGEST]}\n</{name}>" for name, text in shown.items())
-    reply = await complete(
-        {
-            "model": model,
-            "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": content}],
-            "temperature": 0,
-            "max_tokens": 4,
-        }
-    )
+    body = {
+        "model": model,
+        "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": content}],
+        "temperature": 0,
+        "max_tokens": 4,
+    }
+    try:
+        reply = await complete(body)
+    except GatewayError as error:
+        log.warning("the judge failed: %s", type(error).__name__)  # its words may quote the answers
+        return "", 0.0
     return answer_text(reply.completion.body), reply.cost_usd

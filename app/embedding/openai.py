@@ -71,7 +71,7 @@ class OpenAIEmbedder:
         try:
             return self.measure(texts)[0]
         except InvalidRequestError as error:  # of a lookup, not of the client
-            raise CacheUnavailableError(error.message) from error
+            raise CacheUnavailableError("embedder: the API refuses the text") from error
 
     def measure(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """Embed texts, and return the tokens that the API counted; blocks the calling thread.

@@ -126,12 +126,13 @@ def answered(time: float, outcome: Outcome, texts: bool = False) -> Record:
 def refused(
     time: float, error: GatewayError, *, request_id: str, tenant: str, endpoint: str, latency_s: float, arm: str = ""
 ) -> Record:
-    """Record a request that got an error; its message stays out, since it may quote the request."""
+    """Record a request that got an error, with what it cost; the message stays out, since it may quote the request."""
     return Record(
         time=round(time, 6),
         request_id=request_id[:_LONGEST_ID],
         tenant=tenant,
         endpoint=endpoint,
+        cost_usd=_rounded(error.spent_usd),
         latency_s=round(latency_s, 6),
         finished=False,
         status=error.status_code,

@@ -21,7 +21,7 @@ from app.errors import (
 )
 from app.providers.anthropic_answer import Chunks, completion_of
 from app.providers.anthropic_request import message_request
-from app.providers.base import Quota, TargetConfig, pause_asked_for
+from app.providers.base import Quota, TargetConfig, named, pause_asked_for
 from app.providers.claude import Claude, Effort, Reasoning, Structured, reasoning_by, structured_by, takes_sampling
 from app.schema import Ability, Completion, Form, StreamPart
 
@@ -163,9 +163,9 @@ class AnthropicProvider:
         except anthropic.APIStatusError as error:
             raise self._named(error) from error
         except anthropic.APIError as error:
-            raise UpstreamError(f"{model}: {error.message}", "anthropic") from error
+            raise UpstreamError(f"{model}: {type(error).__name__}", "anthropic") from error
         except (httpx2.HTTPError, ValueError) as error:  # a stream that breaks off, or an event that is not JSON
-            raise UpstreamError(f"{model}: {type(error).__name__}: {error}", "anthropic") from error
+            raise UpstreamError(f"{model}: {type(error).__name__}", "anthropic") from error
 
     def _named(self, error: anthropic.APIStatusError) -> GatewayError:
         """Tell whose fault a status is: the request's, or the API's. An error in a stream has the status 200."""
@@ -176,9 +176,10 @@ class AnthropicProvider:
         if error.status_code in (400, 422) and _UNPAID not in said:
             return ContextLengthError(message) if _TOO_LONG.search(said) else InvalidRequestError(message)
         status = error.status_code
-        what = error.type if status == 200 else f"status {status}"
+        name = _UNPAID if _UNPAID in said else named(error.type)
+        what = name if status == 200 else f"status {status}: {name}"
         pause_s = pause_asked_for(error.response.headers) if status != 200 else None
         if status == 429 and pause_s is None:
             pause_s = 1.0
         passes = status in (200, 408, 409, 429) or status >= 500
-        return UpstreamError(f"{self._config.model}: {what}: {said}", "anthropic", pause_s, passes)
+        return UpstreamError(f"{self._config.model}: {what}", "anthropic", pause_s, passes)

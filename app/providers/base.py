@@ -79,6 +79,11 @@ class Quota:
         self.exhausted_until = 0.0
 
 
+def named(*names: object) -> str:
+    """Return the first that is a name, as the codes and types of errors are, and no sentence that quotes a request."""
+    return next((name for name in names if isinstance(name, str) and _NAME.fullmatch(name)), "error")
+
+
 def pause_asked_for(headers: Mapping[str, str]) -> float | None:
     """Return the pause in seconds that a refusal asks for, by `Retry-After` or until its rate limits are reset."""
     milliseconds = seconds(headers.get("retry-after-ms"))
@@ -126,6 +131,7 @@ def seconds(span: str | None, now: Callable[[], float] = time.time) -> float | N
     return None
 
 
+_NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import msgspec
 
 from app.errors import ContextLengthError, InvalidRequestError, UpstreamError, UpstreamTimeoutError
-from app.providers.base import Quota, TargetConfig, pause_asked_for
+from app.providers.base import Quota, TargetConfig, named, pause_asked_for
 from app.schema import Ability, Completion, Form, StreamPart
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ class OpenAIProvider:
         if isinstance(chunk, dict) and isinstance(chunk.get("choices"), list):
             return chunk
         error = chunk.get("error") if isinstance(chunk, dict) else None
-        detail = error.get("message") if isinstance(error, dict) else None
-        raise UpstreamError(f"{self._config.model}: {detail or 'an event is not a chunk of a completion'}", "openai")
+        if isinstance(error, dict):
+            raise UpstreamError(f"{self._config.model}: {named(error.get('code'), error.get('type'))}", "openai")
+        raise UpstreamError(f"{self._config.model}: an event is not a chunk of a completion", "openai")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -142,11 +143,12 @@ class OpenAIProvider:
             if status == 429 and pause_s is None:
                 pause_s = 1.0
             passes = status in (408, 409, 429) or status >= 500
-            raise UpstreamError(f"{model}: status {status}: {error.message}", "openai", pause_s, passes) from error
+            what = f"status {status}: {named(error.code, error.type)}"
+            raise UpstreamError(f"{model}: {what}", "openai", pause_s, passes) from error
         except openai.APIError as error:
-            raise UpstreamError(f"{model}: {error.message}", "openai") from error
+            raise UpstreamError(f"{model}: {named(error.code, error.type, type(error).__name__)}", "openai") from error
         except (httpx2.HTTPError, ValueError) as error:  # a stream that breaks off, or an event that is not JSON
-            raise UpstreamError(f"{model}: {type(error).__name__}: {error}", "openai") from error
+            raise UpstreamError(f"{model}: {type(error).__name__}", "openai") from error
 
 
 async def _events(blocks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:

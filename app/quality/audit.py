@@ -242,7 +242,7 @@ class QualityAuditor:
         try:
             await check
         except GatewayError as error:
-            log.warning("a routed answer could not be checked: %s", error.message)
+            log.warning("a routed answer could not be checked: %s", type(error).__name__)  # it may quote the request
 
     async def _drawn(self, request: ChatRequest, tier: str, routed: Completion, free: bool) -> None:
         await self.bounds.draw(tier != self._best)

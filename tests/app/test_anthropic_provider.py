@@ -228,7 +228,7 @@ async def test_a_status_that_another_provider_may_not_give_is_an_upstreams_error
     upstream.script = Script(status=status, error=error, headers={"retry-after": "7"})
     found = await failure(provider, streamed)
     assert type(found) is UpstreamError
-    assert (found.message, found.retry_after_s) == (f"{MODEL}: status {status}: no luck", 7)
+    assert (found.message, found.retry_after_s) == (f"{MODEL}: status {status}: some_error", 7)
     assert len(upstream.requests) == 1  # the client does not retry
 
 
@@ -241,7 +241,7 @@ async def test_a_status_that_another_provider_may_not_give_is_an_upstreams_error
         (400, "prompt is too long: 208310 tokens > 200000 maximum", ContextLengthError),
         (400, "input length and `max_tokens` exceed context limit: 1 + 2 > 2", ContextLengthError),
         (413, "Request exceeds the maximum size", UnfitError),
-        (400, "Your credit balance is too low to access the Anthropic API.", UpstreamError),
+        (400, "credit balance", UpstreamError),
     ],
 )
 async def test_a_refusal_of_the_request_is_told_from_a_fault_of_the_api(
@@ -288,7 +288,7 @@ async def test_something_else_than_a_message_is_an_upstreams_error(
         (Script(raw=b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 9}\n\n'), "an event"),
         (
             Script(raw=b'event: error\ndata: {"error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'),
-            "overloaded_error: Overloaded",
+            "overloaded_error$",
         ),
     ],
     ids=["connection cut", "malformed JSON", "an unknown block", "an error"],

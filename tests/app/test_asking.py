@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
@@ -12,10 +13,18 @@ import pydantic
 import pytest
 
 from app.asking import Asker
-from app.errors import ContextLengthError, GatewayError, InvalidRequestError, UnavailableError, UpstreamError
+from app.errors import (
+    ContextLengthError,
+    GatewayError,
+    InvalidRequestError,
+    UnavailableError,
+    UnfitError,
+    UpstreamError,
+)
 from app.schema import Completion, Outcome, Streaming
-from tests.fakes import CONFIG, FakeExactCache, FakeProvider, answer, chat, controller
+from tests.fakes import CONFIG, FakeExactCache, FakeProvider, GatedProvider, answer, chat, controller
 from tests.serving import gateway
+from tests.waiting import until
 
 SCHEMA = {"type": "object", "required": ["city"]}
 WANTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
@@ -88,6 +97,54 @@ async def test_where_the_stronger_tiers_fail_an_answer_of_the_wrong_form_is_bett
     given = {"local": Scripted("small", BAD), "mid": down, "top": Scripted("large", UpstreamError("down", "fake"))}
     outcome = await ask(dict(given))
     assert (outcome.schema, outcome.tier, text_of(outcome)) == ("invalid", "local", BAD)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_answers_that_were_paid_for_and_not_given_are_said_by_the_failure(cut: bool) -> None:
+    first: str | Completion = answer("{", "medium", finish_reason="length") if cut else BAD
+    unfit = UnfitError("too long", None, None)
+    given = providers(Scripted("small", unfit), Scripted("medium", first, BAD))
+    given["top"] = Scripted("large", unfit)
+    request = replace(chat("Where?", response_format=WANTED, max_tokens=2), raised_max_tokens=8 if cut else None)
+    with pytest.raises(UnfitError) as error:
+        await controller(None, given).handle(request)
+    assert error.value.spent_usd == pytest.approx((3 if cut else 2) * (100 + 50 * 2) / 1e6)
+
+
+async def test_an_answer_whose_repair_is_too_long_for_the_model_is_asked_of_the_next_tier() -> None:
+    outcome = await ask(providers(Scripted("small", BAD, ContextLengthError("too long"))))
+    assert (outcome.schema, outcome.tier, text_of(outcome)) == ("escalated", "mid", GOOD)
+
+
+async def test_answers_that_were_paid_for_are_accounted_for_where_the_client_leaves_before_one_is_given() -> None:
+    ended: list[Outcome] = []
+    gated = GatedProvider("large")
+    given = {"local": Scripted("small", UpstreamError("down", "fake")), "mid": Scripted("medium", BAD), "top": gated}
+    gateway = controller(FakeExactCache(), given, on_end=ended.append)
+    asked = asyncio.create_task(gateway.handle(chat("Where?", response_format=WANTED)))
+    await until(lambda: gated.bodies)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await gateway.drain()
+    (left,) = ended
+    assert left.tier == "none"
+    assert left.cost_usd == pytest.approx(2 * (100 + 50 * 2) / 1e6)
+
+
+async def test_where_one_call_answers_many_only_the_request_that_made_it_has_spent() -> None:
+    gated = GatedProvider("large")
+    gated.failures = [UnfitError("too long", None, None)]
+    given = {"local": Scripted("small", UpstreamError("down", "fake")), "mid": Scripted("medium", BAD), "top": gated}
+    gateway = controller(FakeExactCache(), given)
+    request = chat("Where?", response_format=WANTED)
+    asked = [asyncio.create_task(gateway.handle(request)) for _ in range(2)]
+    await until(lambda: gated.bodies)
+    gated.gate.set()
+    failures = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(failure) for failure in failures] == [UnfitError, UnfitError]
+    spent = sorted(failure.spent_usd for failure in failures if isinstance(failure, GatewayError))
+    assert spent == [0, pytest.approx(2 * (100 + 50 * 2) / 1e6)]
 
 
 async def test_where_nobody_answers_it_is_unavailable() -> None:

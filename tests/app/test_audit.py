@@ -157,6 +157,17 @@ async def test_a_judge_s_yes_to_answers_that_it_was_not_shown_whole_says_nothing
     assert [audit.correct for audit in checked.audits] == [correct]
 
 
+async def test_a_check_whose_judge_fails_is_undecided_and_what_it_cost_is_counted(
+    providers: dict[str, FakeProvider],
+) -> None:
+    providers["mid"].completion = answer("In North Carolina.", "medium")
+    providers["top"].error = UpstreamError("down", "fake")
+    checked = gateway(providers, judge="top")
+    await checked.ask(chat("Where is Bern?", model="mid"))
+    assert [audit.correct for audit in checked.audits] == [None]
+    assert checked.audits[0].cost_usd == pytest.approx((100 + 50 * 2) / 1e6)
+
+
 async def test_a_near_miss_is_compared_with_the_answer_it_got(providers: dict[str, FakeProvider]) -> None:
     providers["local"].completion = answer("In Switzerland.")
     checked = gateway(providers, hit=False)

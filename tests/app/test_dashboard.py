@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -369,6 +371,69 @@ async def test_the_page_shows_the_figures_on_every_screen(
         assert width <= LOOKS[look]["viewport"]["width"]
         page_colour = await watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert page_colour == {"dark": "rgb(17, 20, 23)"}.get(look, "rgb(244, 245, 247)")
+
+
+# Counts the colours of a picture, as 0xRRGGBB.
+COLOURS = """async png => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${png}`;
+    await image.decode();
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    context.drawImage(image, 0, 0);
+    const {data} = context.getImageData(0, 0, image.width, image.height);
+    const colours = {};
+    for (let at = 0; at < data.length; at += 4) {
+        const colour = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2];
+        colours[colour] = (colours[colour] ?? 0) + 1;
+    }
+    return [image.width, image.height, colours];
+}"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a page: its size in pixels, and how many of them have which colour."""
+
+    width: int
+    height: int
+    colours: Mapping[int, int]
+
+    @property
+    def brightness(self) -> float:
+        """The mean over all pixels and channels, from 0 to 255."""
+        told = sum(sum(colour.to_bytes(3)) * count for colour, count in self.colours.items())
+        return told / 3 / (self.width * self.height)
+
+    def share(self, colour: int) -> float:
+        return self.colours.get(colour, 0) / (self.width * self.height)
+
+
+async def pictured(browser: Browser, png: Path) -> Picture:
+    page = await browser.new_page()
+    content = base64.b64encode(png.read_bytes()).decode()  # noqa: ASYNC240
+    width, height, colours = await page.evaluate(COLOURS, content)
+    await page.close()
+    return Picture(width, height, {int(colour): count for colour, count in colours.items()})
+
+
+@pytest.mark.redis
+async def test_pictures_of_the_page_are_drawn_in_light_in_dark_and_on_a_phone(
+    browser: Browser, board: Dashboard, busy: None, tmp_path: Path
+) -> None:
+    found: dict[str, Picture] = {}
+    for look, options in LOOKS.items():
+        async with opened(browser, api(board, OPEN), **options) as watched:
+            await watched.says("#status", "live")
+            await watched.page.wait_for_selector("canvas")
+            await watched.page.screenshot(path=tmp_path / f"{look}.png", full_page=True)
+        found[look] = await pictured(browser, tmp_path / f"{look}.png")
+    light, dark, phone = found["light"], found["dark"], found["phone"]
+    assert (light.width, dark.width, phone.width) == (1280, 1280, 2 * 390)
+    assert phone.height / 2 > light.height > 900  # one column, and each more than a screen
+    for picture in found.values():
+        assert len(picture.colours) > 200  # letters and lines have smooth edges: no blank page
+    assert min(light.share(0xF4F5F7), phone.share(0xF4F5F7), dark.share(0x111417)) > 0.1
+    assert dark.brightness < 64 < 192 < light.brightness
 
 
 @pytest.mark.redis

@@ -191,6 +191,13 @@ def test_a_refused_request_is_recorded_by_its_cause_without_its_words(
     assert "secret" not in repr(found)
 
 
+def test_a_refused_request_is_recorded_with_what_it_cost() -> None:
+    error = UnavailableError("No model answered.")
+    error.spent_usd = 0.0002
+    found = refused(NOON, error, request_id="r", tenant="acme", endpoint="/v1/messages", latency_s=0.5)
+    assert (found.cost_usd, found.without_usd) == (0.0002, 0)
+
+
 def test_a_summary_says_what_was_saved_how_often_the_cache_hit_and_how_long_it_took() -> None:
     hit = record(cache="hit", reason="exact", tier="cache", route="cache", without_usd=0.002, latency_s=0.002)
     miss = record(cost_usd=0.0002, without_usd=0.002, prompt_tokens=100, latency_s=1.0, stages={"model": 0.9})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from app.config import GatewayConfig
 from app.controller import TrafficController
-from app.errors import CacheUnavailableError, ModelNotFoundError, UpstreamError
+from app.errors import CacheUnavailableError, ModelNotFoundError, UnavailableError, UpstreamError
 from app.schema import CacheEntry, ChatRequest, Outcome, Streaming
 from tests.fakes import (
     CONFIG,
@@ -19,10 +20,12 @@ from tests.fakes import (
     FakeProvider,
     FakeQuality,
     FakeSemanticCache,
+    GatedProvider,
     answer,
     chat,
     controller,
 )
+from tests.waiting import until
 
 Providers = dict[str, FakeProvider]
 
@@ -249,6 +252,37 @@ async def test_a_cheap_answer_that_does_not_pass_is_paid_for_and_the_dearer_tier
     assert (outcome.tier, outcome.cascade, outcome.attempts) == ("top", "refusal", 2)
     assert outcome.cascade_saved_usd == pytest.approx(-(100 + 50 * 2) / 1e6)
     assert outcome.cost_usd == pytest.approx((100 * 10 + 50 * 20 + 100 + 50 * 2) / 1e6)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_a_cheap_answer_cost_is_said_by_the_failure_of_the_dearer_tier(
+    providers: Providers, streamed: bool
+) -> None:
+    ended: list[Outcome] = []
+    providers["mid"].completion = answer("I'm sorry, but I can't help with that.", "medium")
+    providers["top"].error = UpstreamError("down", "fake")
+    config = routing(cascade={"enabled": True})
+    gateway = controller(FakeExactCache(), providers, score=0.75, config=config, on_end=ended.append)
+    with pytest.raises(UnavailableError) as error:
+        await (gateway.stream(chat(stream=True)) if streamed else gateway.handle(chat()))
+    assert error.value.spent_usd == pytest.approx((100 + 50 * 2) / 1e6)
+    assert ended == []
+
+
+async def test_a_cheap_answer_was_tried_in_vain_where_the_client_leaves_before_the_dearer_tier_s(
+    providers: Providers,
+) -> None:
+    ended: list[Outcome] = []
+    providers["mid"].completion = answer("I'm sorry, but I can't help with that.", "medium")
+    providers["top"] = top = GatedProvider("large")
+    gateway = controller(None, providers, score=0.75, config=routing(cascade={"enabled": True}), on_end=ended.append)
+    asked = asyncio.create_task(gateway.handle(chat()))
+    await until(lambda: top.bodies)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    (left,) = ended
+    assert left.cost_usd == -left.cascade_saved_usd == pytest.approx((100 + 50 * 2) / 1e6)
 
 
 async def test_a_cheaper_tier_that_fails_costs_nothing_but_time(providers: Providers) -> None:

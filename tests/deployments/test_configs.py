@@ -126,6 +126,13 @@ def test_a_file_has_no_key_that_serve_would_ignore(path: Path) -> None:
 
 
 @every_file
+def test_a_file_has_serve_write_lines_of_json(path: Path) -> None:
+    logging = ServeDeploySchema.model_validate(read(path)).logging_config
+    assert logging is not None
+    assert (logging.encoding, logging.enable_access_log) == ("JSON", False)
+
+
+@every_file
 def test_a_file_sizes_only_deployments_that_the_graph_binds(path: Path) -> None:
     assert unbound(read(path)) == []
 

@@ -59,7 +59,7 @@ def broken() -> AioRpcError:
 
 @pytest.mark.parametrize("error", [broken(), RayActorError()], ids=["gRPC", "Ray"])
 async def test_a_call_that_breaks_between_replicas_is_an_upstreams_error(error: Exception) -> None:
-    tier = RemoteProvider(handle(error), "mid", 5)
+    tier = RemoteProvider(handle(error), "mid", 5, {"medium": "openai"})
     with pytest.raises(UpstreamError, match="the replica was lost"):
         await tier.complete(BODY)
     with pytest.raises(UpstreamError, match="the replica was lost"):
@@ -80,4 +80,4 @@ async def test_a_tier_whose_replicas_were_lost_is_passed_by_as_one_that_sleeps(
     replicas: int, min_replicas: int, runs: bool, sleeps: bool
 ) -> None:
     found = handle(broken(), replicas=replicas, min_replicas=min_replicas)
-    assert (RemoteProvider(found, "local", 5).wake(), asleep(found)) == (runs, sleeps)
+    assert (RemoteProvider(found, "local", 5, {"small": "vllm"}).wake(), asleep(found)) == (runs, sleeps)

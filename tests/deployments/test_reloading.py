@@ -51,7 +51,7 @@ class Handle:
     async def _score(self, prompt: str, canary: bool) -> float:
         return self._value
 
-    async def _complete(self, body: dict[str, Any]) -> Completion:
+    async def _complete(self, body: dict[str, Any], within_s: float) -> Completion:
         return answer(model="medium")
 
 

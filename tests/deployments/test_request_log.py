@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from ray.serve._private.logging_utils import configure_component_logger
+from ray.serve.schema import LoggingConfig
 
-from app.api import build_api
+from app.api import build_api, caller
+from app.config import read_serve_file
 from app.errors import UpstreamError
 from app.schema import CacheLookup, Outcome, PartStatus
 from app.tenants import OpenTenants
@@ -19,6 +26,7 @@ from deployments.ingress import Ingress
 from deployments.request_log import RequestLog
 from tests.fakes import CONFIG, FakeExactCache, FakeProvider, answer, controller
 
+LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 BODY: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "my secret words"}]}
 OUTCOME = Outcome(answer(), "cache", CacheLookup("hit", "exact", 1.0), None, 0, 0.0, 0.0018, 0.0011, "cache")
 
@@ -36,6 +44,31 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 def lines(log: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     messages = dict.fromkeys(record.getMessage() for record in log.records if record.name == "ray.serve.requests")
     return [json.loads(message) for message in messages]
+
+
+@pytest.fixture
+def replica_log(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """The lines in the log of a replica, which Serve has set up as a file of `configs/` says."""
+    serve = logging.getLogger("ray.serve")
+    before = (serve.handlers[:], serve.propagate, serve.level, builtins.print, sys.stdout, sys.stderr)
+    settings = {"logs_dir": str(tmp_path), **read_serve_file(LOCAL).raw["logging_config"]}
+    sizes: dict[str, Any] = {"max_bytes": 10**6, "backup_count": 1}
+    configure_component_logger(
+        component_name="Ingress", component_id="a", logging_config=LoggingConfig(**settings), **sizes
+    )
+
+    def written() -> list[str]:
+        for handler in serve.handlers:
+            handler.flush()
+        return (tmp_path / "Ingress_a.log").read_text("utf-8").splitlines()
+
+    yield written
+    for handler in serve.handlers:
+        file = getattr(handler, "target", handler)
+        handler.close()
+        file.close()
+    serve.setLevel(before[2])
+    serve.handlers, serve.propagate, _, builtins.print, sys.stdout, sys.stderr = before
 
 
 @pytest.fixture
@@ -82,6 +115,19 @@ async def test_a_line_says_who_asked_what_was_decided_and_what_it_cost(
     }
     assert (hit["request_id"], hit["cache"], hit["reason"], hit["similarity"]) == ("b", "hit", "exact", 1.0)
     assert hit["entry"] == responses[1].headers["x-tierwise-cache-entry"]
+
+
+async def test_in_the_log_of_a_replica_a_request_is_a_json_object_with_its_facts_as_fields(
+    replica_log: Callable[[], list[str]],
+) -> None:
+    RequestLog().record(replace(OUTCOME, request_id="a", tenant="acme"))
+    caller.set(("b", "acme"))
+    RequestLog().record_error(UpstreamError("my secret words", "fake"))
+    hit, failure = map(json.loads, replica_log())
+    assert (hit["message"], hit["levelname"]) == ("request", "INFO")
+    assert (hit["request_id"], hit["tenant"], hit["route"], hit["cache"]) == ("a", "acme", "cache", "hit")
+    assert (failure["levelname"], failure["request_id"], failure["status"]) == ("WARNING", "b", 502)
+    assert "secret" not in str(replica_log())
 
 
 async def test_a_streams_line_is_written_at_its_end_under_the_id_of_its_header(

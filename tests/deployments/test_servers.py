@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 
 import pytest
 
-from app.errors import UnfitError, UpstreamError
+from app.asking import Asker
+from app.errors import GatewayError, UnavailableError, UnfitError, UpstreamError
 from app.routing import TierConfig
+from app.schema import StreamPart
 from deployments.servers import TierServer
+from tests.fakes import chat
 from tests.upstream import Script, Upstream
 
 BODY = {"model": "mid", "messages": [{"role": "user", "content": "hi"}]}
@@ -26,6 +30,37 @@ async def test_a_tier_asks_its_next_target_when_one_fails() -> None:
         async with aclosing(server(upstream)) as tier:
             assert (await tier.complete(BODY)).target == "second"
             assert {part.target async for part in tier.stream(BODY)} == {"second"}
+
+
+async def read(asker: Asker, tier: TierConfig) -> list[StreamPart]:
+    (first, rest), _, _ = await asker.opened(chat("my secret words"), (tier,))
+    return [first, *[part async for part in rest]]
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(status=500, error={"type": "api_error", "message": "Invalid content: my secret words"}),
+        Script(status=401, error={"type": "api_error", "message": "Incorrect API key: my-secret"}),
+        Script(raw=b'event: error\ndata: {"error": {"type": "api_error", "message": "my secret words"}}\n\n'),
+    ],
+    ids=["status", "key", "in a stream"],
+)
+async def test_no_log_quotes_what_an_upstream_says(caplog: pytest.LogCaptureFixture, kind: str, script: Script) -> None:
+    caplog.set_level(logging.INFO)
+    with Upstream() as upstream:
+        upstream.script = script
+        target = {"kind": kind, "model": "first", "base_url": upstream.url, "api_key_env": None}
+        tier = TierConfig.model_validate({"name": "mid", "max_score": 0.7, "targets": [target]})
+        async with aclosing(TierServer(tier)) as server:
+            asker = Asker({"mid": server}, {}, ())
+            with pytest.raises(UnavailableError):
+                await asker.whole(chat("my secret words"), (tier,))
+            with pytest.raises(GatewayError) as error:  # a stream's error is logged by who passes it on
+                await read(asker, tier)
+    assert "tier mid failed: first: " in caplog.text
+    assert "secret" not in caplog.text + error.value.message
 
 
 async def test_a_named_target_is_the_only_one_asked() -> None:

@@ -12,6 +12,7 @@ from app.embedded_redis import free_port
 from tests.app.replay.machines import OneProcess
 
 pytestmark = pytest.mark.serve
+LATENCY = ("mean_s", "latency_ratio")
 CONFIG = Path(__file__).parents[2] / "configs" / "case-study.yaml"
 
 
@@ -20,7 +21,8 @@ def test_the_replay_of_the_log_of_before_predicts_what_the_gateway_then_does(tmp
     raw["http_options"]["port"] = free_port()
     upstream = f"http://127.0.0.1:{free_port()}/v1"
     arguments = raw["applications"][0]["args"]
-    # held over thousands of requests: a replay begins without any, the gateway has those of the warm-up behind it
+    # held over thousands of requests: a replay begins without any, the gateway has those of the warm-up behind it, so
+    # that of 400 the best tier would get another share; how it is held is tested in tests/app/test_top_share.py
     del arguments["routing"]["top_share"]
     for tier in arguments["tiers"]:
         tier["targets"][0]["base_url"] = upstream
@@ -29,9 +31,17 @@ def test_the_replay_of_the_log_of_before_predicts_what_the_gateway_then_does(tmp
     # slow enough for a busy machine: a score that comes too late would go to the best tier
     found = measure(400, 5, 0, None, tmp_path / "before.jsonl", print, config, OneProcess)
 
-    agreed = {name: pair for name, pair in found["agreement"].items() if name not in ("mean_s", "latency_ratio")}
+    timed = {name: found["agreement"][name] for name in LATENCY}
+    agreed = {name: pair for name, pair in found["agreement"].items() if name not in LATENCY}
     assert {"cost_change", "hit_rate", "token_cut", "reliability", "false_hit_rate", "tier top"} <= agreed.keys()
     assert not {name: pair for name, pair in agreed.items() if not pair["within"]}
+    # The intervals of latency are a hundredth wide, and hold what the traffic may do, not what else a machine has to
+    # do in this minute. So here it is to be about right; that it is within them takes the whole benchmark.
+    for name, pair in timed.items():
+        assert pair["low"] <= pair["predicted"] <= pair["high"], name
+        assert pair["predicted"] == pytest.approx(pair["measured"], rel=0.5), name
+    assert found["latency_ratio"] > 1
+    assert found["replay_within_interval"] is all(pair["within"] for pair in timed.values())
     assert found["cost_change"] < -0.8
     assert 0.25 < found["hit_rate"] < 0.45
     assert found["reliability"] == 1

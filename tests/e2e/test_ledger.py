@@ -69,6 +69,8 @@ def test_the_ledger_equals_the_metrics_keeps_budgets_and_outlives_a_stop(
         assert eventually(lambda: metric(file.url, "requests") == answered, 60), metrics(file.url)
         assert metric(file.url, "cost_usd") == pytest.approx(shown["cost_usd"], abs=1e-9)
         assert metric(file.url, "saved_usd") == pytest.approx(shown["without_usd"] - shown["cost_usd"], abs=1e-9)
+        for kind in ("prompt", "completion"):
+            assert metric(file.url, "tokens", f'kind="{kind}"') == shown[f"{kind}_tokens"]
         assert Counter(shown["decisions"]) == decisions_counted(file.url)
         assert eventually(lambda: dashboard_agrees(file.url), 10), get(file.url, "dashboard")
         spend_budgets(file.url)
@@ -182,9 +184,10 @@ def metrics(url: str) -> str:
         return str(response.read().decode())
 
 
-def metric(url: str, name: str) -> float:
-    """Sum a metric over all of its labels."""
-    return sum(float(value) for value in re.findall(rf"(?m)^ray_tierwise_{name}(?:_total)?{{.*}} (\S+)$", metrics(url)))
+def metric(url: str, name: str, label: str = "") -> float:
+    """Sum a metric over all of its labels, or where one is as given."""
+    lines = re.findall(rf"(?m)^ray_tierwise_{name}(?:_total)?{{(.*)}} (\S+)$", metrics(url))
+    return sum(float(value) for labels, value in lines if label in labels)
 
 
 def decisions_counted(url: str) -> Counter[str]:
