@@ -31,6 +31,7 @@ _OPTIONS = (
     *("system", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "stop", "seed", "tools"),
     *("tool_choice", "response_format", "presence_penalty", "frequency_penalty", "reasoning_effort"),
 )
+_LONGEST_S = 86400.0  # a latency from here on is a mistake, such as of a unit
 _KINDS = {"input": "prompt_tokens", "output": "completion_tokens"}
 
 
@@ -212,7 +213,7 @@ def _record(
         beside.completion if within.completion is None else within.completion,
         beside.cached if within.cached is None else within.cached,
         tier in BATCH_TIERS,
-        latency_s if latency_s is not None and latency_s >= 0 else None,
+        latency_s if latency_s is not None and 0 <= latency_s < _LONGEST_S else None,
         ok,
     )
 

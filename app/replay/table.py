@@ -54,6 +54,8 @@ SCHEMA = pa.schema(
     ]
 )
 _EMPTY = {field.name: {"string": "", "double": float("nan"), "bool": False}.get(str(field.type), 0) for field in SCHEMA}
+# What reading a row may raise when a field of it is nothing that we know.
+_UNFIT = (TypeError, ValueError, KeyError, AttributeError, RecursionError, ArithmeticError, pa.ArrowException)
 BATCH = 1000  # rows of a batch in the file; all but the last have as many
 Columns = dict[str, NDArray[Any]]
 
@@ -69,10 +71,21 @@ def tables(index: int, file: str, columns: Mapping[str, str], gate: Gate) -> Ite
     for line, row in read_rows(file):
         batch.append({**_EMPTY, **_fields(row, columns, gate), "file": index, "line": line})
         if len(batch) == BATCH:
-            yield pa.Table.from_pylist(batch, SCHEMA)
+            yield _table(batch)
             batch = []
     if batch:
-        yield pa.Table.from_pylist(batch, SCHEMA)
+        yield _table(batch)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Make a piece of the table; a row with a value that no column can hold becomes a bad line."""
+    try:
+        return pa.Table.from_pylist(rows, SCHEMA)
+    except _UNFIT as error:
+        if len(rows) > 1:
+            return pa.concat_tables(_table([row]) for row in rows)
+        bad = {"file": rows[0]["file"], "line": rows[0]["line"], "error": _unfit(error)}
+        return pa.Table.from_pylist([{**_EMPTY, **bad}], SCHEMA)
 
 
 def _fields(row: Row | BadLineError, columns: Mapping[str, str], gate: Gate) -> dict[str, Any]:
@@ -82,8 +95,12 @@ def _fields(row: Row | BadLineError, columns: Mapping[str, str], gate: Gate) -> 
         return gate.fields(read_record(row, columns))
     except BadLineError as error:
         return {"error": str(error)}
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        return {"error": f"a field of another type than it should have ({type(error).__name__})"}
+    except _UNFIT as error:
+        return {"error": _unfit(error)}
+
+
+def _unfit(error: Exception) -> str:
+    return f"a field of another type or size than it should have ({type(error).__name__})"
 
 
 @dataclass(frozen=True, slots=True)

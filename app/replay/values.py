@@ -13,7 +13,9 @@ import msgspec
 from app.replay.files import BadLineError
 
 _ROLES = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant"}
-_MILLISECONDS = 1e11  # a Unix time above it is one
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # a Unix time above the first has so many units in a second
+_FIRST, _LAST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2000, 2100))
+_MOST_TOKENS = 2**31  # a count from here on is a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def counts_of(usage: Any) -> Counts:
         beside = [number(usage.get(name)) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
         prompt, cached = fresh + sum(beside), cached or beside[0]
     completion = number(first(usage, "completion_tokens", "completionTokens", "output_tokens"))
-    return Counts(*(None if count is None or count < 0 else int(count) for count in (prompt, completion, cached)))
+    counts = (prompt, completion, cached)
+    return Counts(*(int(count) if count is not None and 0 <= count < _MOST_TOKENS else None for count in counts))
 
 
 def latency_of(row: Mapping[str, Any]) -> float | None:
@@ -99,10 +102,22 @@ def succeeded(status: Any) -> bool:
 
 
 def unix_time(value: Any) -> float | None:
-    """Read a Unix time, in seconds or milliseconds, or a date and time; one without a zone is UTC."""
+    """Read a Unix time, from seconds to nanoseconds, or a date and time; one without a zone is UTC.
+
+    Returns:
+        Seconds; None for none, and for one before 2000 or from 2100 on, such as the 0 of a field that was never set.
+
+    Raises:
+        BadLineError: It is a text of no form that we know.
+    """
+    seconds = _seconds(value)
+    return seconds if seconds is not None and _FIRST <= seconds < _LAST else None
+
+
+def _seconds(value: Any) -> float | None:
     stamp = number(value)
     if stamp is not None:
-        return stamp / 1000 if stamp > _MILLISECONDS else stamp
+        return stamp / next((units for least, units in _UNITS if stamp > least), 1.0)
     if isinstance(value, str) and value.strip():
         try:
             value = datetime.fromisoformat(value.strip())
@@ -119,7 +134,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         read = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return read if math.isfinite(read) else None
 

@@ -208,3 +208,19 @@ def test_a_system_prompt_beside_the_messages_is_one_of_them() -> None:
     row = {"request": {"model": "m", "system": "Be brief.", "messages": ASKED[1:]}}
     assert read_record(row).body["messages"] == ASKED
     assert "system" not in read_record(row).body
+
+
+@pytest.mark.parametrize("units", [1, 10**3, 10**6, 10**9])
+def test_a_time_is_read_in_seconds_or_any_thousandth_of_them(units: int) -> None:
+    assert read_record({"prompt": "a", "time": int(NOON) * units}).time == NOON
+
+
+@pytest.mark.parametrize("time", [0, "0", -5, 1, "1969-12-31T00:00:00Z", "0001-01-01", "2100-01-01", 10**30, 4.2e12])
+def test_a_time_that_no_request_can_have_is_unknown(time: Any) -> None:
+    assert read_record({"prompt": "a", "time": time}).time is None
+
+
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens", "cached_tokens", "latency_s"])
+def test_a_count_or_a_latency_that_no_request_can_have_is_unknown(field: str) -> None:
+    assert getattr(read_record({"prompt": "a", field: 7}), field) == 7
+    assert getattr(read_record({"prompt": "a", field: 1e300}), field) is None

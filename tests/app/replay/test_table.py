@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from app.cache import cache_key
 from app.config import GatewayConfig
@@ -41,6 +42,24 @@ def test_a_field_of_a_wrong_type_is_a_bad_line(tmp_path: Path) -> None:
     given.append({"request": {"messages": [{"role": "user", "content": "a", "tool_calls": 5}], "model": "m"}})
     count, bad = write(tables(0, log(tmp_path, given), {}, GATE), tmp_path / "rows.arrow")
     assert (count, bad.count) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"max_tokens": 10**30},
+        {"max_tokens": 1e300},
+        {"max_tokens": 10**400},
+        {"model": "\ud800"},
+        {"time": 10**400},
+        {"prompt_tokens": 10**400},
+    ],
+)
+def test_a_number_or_a_text_of_no_size_we_know_costs_no_more_than_its_row(tmp_path: Path, odd: dict[str, Any]) -> None:
+    given: list[dict[str, Any] | str] = [{"prompt": "a"}, {"prompt": "b", **odd}, {"prompt": "c"}]
+    count, bad = write(tables(0, log(tmp_path, given), {}, GATE), tmp_path / "rows.arrow")
+    assert count + bad.count == 3
+    assert {line for _, line, _ in bad.first} <= {2}
 
 
 def test_rows_are_found_across_batches(tmp_path: Path) -> None:
