@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.cache.calibration import interval
+from app.replay.files import shown_name
 from app.replay.intervals import intervals, lost
 from app.replay.run import Labels
 from app.replay.settings import CacheChoice, RouteChoice, RoutePoint
@@ -33,7 +34,7 @@ def figures(simulation: Simulation) -> dict[str, Any]:
     routed = np.bincount(costs.tier[~hit], minlength=len(tiers)) / rows
     return {
         "log": {
-            "files": list(replayed.files),
+            "files": [shown_name(file) for file in replayed.files],
             "requests": rows,
             "from": None if replayed.untimed else _date(float(times.min())),
             "to": None if replayed.untimed else _date(float(times.max())),
@@ -41,7 +42,7 @@ def figures(simulation: Simulation) -> dict[str, Any]:
             "bad_lines": replayed.bad.count,
             "bad_reasons": replayed.bad.reasons,
             "first_bad_lines": [
-                {"file": replayed.files[file], "line": line, "reason": reason}
+                {"file": shown_name(replayed.files[file]), "line": line, "reason": reason}
                 for file, line, reason in replayed.bad.first
             ],
             "estimated": dict(costs.estimated),

@@ -51,9 +51,9 @@ def _found(log: str) -> Iterator[str]:
     try:
         (info,) = filesystem.get_file_info([path])
     except OSError as error:
-        raise ConfigError(f"cannot read `{log}`: {error}") from error
+        raise ConfigError(f"cannot read `{shown_name(log)}`: {error}") from error
     if info.type == fs.FileType.NotFound:
-        raise ConfigError(f"cannot read `{log}`: there is no such file")
+        raise ConfigError(f"cannot read `{shown_name(log)}`: there is no such file")
     if info.type == fs.FileType.File:
         _kind(log)
         yield log
@@ -62,10 +62,19 @@ def _found(log: str) -> Iterator[str]:
     names = sorted(str(entry.path) for entry in inside if entry.type == fs.FileType.File)
     known = [name for name in names if _split(name)[0] in _FORMATS]
     if not known:
-        raise ConfigError(f"`{log}` has no files that end in {', '.join(_FORMATS)}")
+        raise ConfigError(f"`{shown_name(log)}` has no files that end in {', '.join(_FORMATS)}")
     scheme, mark, rest = log.partition("://")
     _, asked, options = rest.partition("?")  # such as a store's own `endpoint_override`
-    yield from (f"{scheme}://{quote(name)}{asked}{options}" if mark else name for name in known)
+    user, at, _ = urlsplit(log).netloc.rpartition("@")
+    yield from (f"{scheme}://{user}{at}{quote(name)}{asked}{options}" if mark else name for name in known)
+
+
+def shown_name(file: str) -> str:
+    """Return the name of a log without what may be secret in its URL: who asks, and what is signed."""
+    if "://" not in file:
+        return file
+    parts = urlsplit(file)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def read_rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:
@@ -82,7 +91,7 @@ def read_rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:
             yield last, row
     except (OSError, pa.ArrowException, EOFError) as error:
         if not last:
-            raise ConfigError(f"cannot read `{file}`: {error}") from error
+            raise ConfigError(f"cannot read `{shown_name(file)}`: {error}") from error
         yield last + 1, BadLineError("the file breaks off here")
 
 
@@ -180,7 +189,9 @@ def _kind(file: str) -> tuple[str, str | None]:
     """Return the format and the compression that a name's ending says."""
     ending, compression = _split(urlsplit(file).path if "://" in file else file)
     if ending not in _FORMATS:
-        raise ConfigError(f"`{file}`: what is in it? It should end in {', '.join(_FORMATS)}, plain or with .gz or .zst")
+        raise ConfigError(
+            f"`{shown_name(file)}`: what is in it? It should end in {', '.join(_FORMATS)}, plain or with .gz or .zst"
+        )
     return _FORMATS[ending], compression
 
 
@@ -202,4 +213,4 @@ def _located(file: str) -> tuple[fs.FileSystem, str]:
             return fs.LocalFileSystem(), unquote(urlsplit(file).path)
         return fs.FileSystem.from_uri(file) if scheme else (fs.LocalFileSystem(), file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"cannot read `{file}`: {error}") from error
+        raise ConfigError(f"cannot read `{shown_name(file)}`: {error}") from error

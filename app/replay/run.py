@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.config import GatewayConfig
 from app.errors import ConfigError
-from app.replay.files import find
+from app.replay.files import find, shown_name
 from app.replay.table import BadLines, Columns, Rows, write
 from app.replay.work import Batch, Work
 
@@ -155,7 +155,9 @@ def play(
         count, bad = write(pieces, work.rows)
         if not count:
             reasons = ", ".join(f"{reason} ({lines})" for reason, lines in bad.reasons.items())
-            raise ConfigError(f"there is no request in {', '.join(files)}{': ' if reasons else ''}{reasons}")
+            raise ConfigError(
+                f"there is no request in {', '.join(map(shown_name, files))}{': ' if reasons else ''}{reasons}"
+            )
         rows = Rows(work.rows)
         numbers, untimed = _timed(rows.columns(*_NUMBERS))
         scopes = _arrange(work, numbers)
