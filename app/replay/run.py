@@ -27,7 +27,18 @@ _SHARD = 2000  # rows that are enough for a shard of scopes
 _COMPARED = 600  # hits, and as many misses, whose logged answers are compared with another's
 _NUMBERS = (
     *("time", "text_id", "scope", "entry", "semantic", "storable", "prompt_tokens", "completion_tokens"),
-    *("cached_tokens", "batch", "latency_s", "ok", "counted_tokens", "answer_tokens", "file", "line"),
+    *(
+        "cached_tokens",
+        "cache_write_tokens",
+        "batch",
+        "free",
+        "latency_s",
+        "ok",
+        "counted_tokens",
+        "answer_tokens",
+        "file",
+        "line",
+    ),
     *("needed_tokens", "limit", "raised_limit", "added_tokens", "begun", "continued", "anonymous"),
 )
 
@@ -137,12 +148,14 @@ def play(
     columns: Mapping[str, str],
     progress: Progress,
     hire: Hire,
+    clock: Callable[[], float] = time.time,
 ) -> Replayed:
     """Play logs through the cache and the classifier of a configuration.
 
     Args:
         folder: Holds what is read of the logs meanwhile; every machine of a cluster must see it.
         hire: Starts the machines that do the work.
+        clock: Says when the month of a log without any times has ended.
 
     Raises:
         ConfigError: A log cannot be read, or none has a request.
@@ -159,7 +172,7 @@ def play(
                 f"there is no request in {', '.join(map(shown_name, files))}{': ' if reasons else ''}{reasons}"
             )
         rows = Rows(work.rows)
-        numbers, untimed = _timed(rows.columns(*_NUMBERS))
+        numbers, untimed = _timed(rows.columns(*_NUMBERS), clock())
         scopes = _arrange(work, numbers)
         # all that is kept in memory: some hundred bytes a request
         numbers = {name: _narrow(name, numbers[name]) for name in _LATER}
@@ -190,8 +203,8 @@ def play(
     )
 
 
-def _timed(numbers: Columns) -> tuple[Columns, int]:
-    """Give the rows without a time one between their neighbours', and count them; a log without any is a month's."""
+def _timed(numbers: Columns, now: float) -> tuple[Columns, int]:
+    """Give the rows without a time one between their neighbours', and count them; a log without any gets a month's."""
     times, place = numbers["time"], np.empty(len(numbers["time"]))
     # in the order of the files and their lines: they are read at the same time, and come mixed
     place[np.lexsort((numbers["line"], numbers["file"]))] = np.arange(len(place))
@@ -200,7 +213,7 @@ def _timed(numbers: Columns) -> tuple[Columns, int]:
         order = np.argsort(place[known])
         given = place[known][order], times[known][order]
         return {**numbers, "time": np.where(known, times, np.interp(place, *given))}, int((~known).sum())
-    return {**numbers, "time": place * MONTH_S / len(place)}, len(place)
+    return {**numbers, "time": now + ((place + 1) / len(place) - 1) * MONTH_S}, len(place)
 
 
 def _narrow(name: str, column: NDArray[Any]) -> NDArray[Any]:

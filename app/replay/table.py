@@ -46,7 +46,9 @@ SCHEMA = pa.schema(
         ("prompt_tokens", pa.float64()),
         ("completion_tokens", pa.float64()),
         ("cached_tokens", pa.float64()),
+        ("cache_write_tokens", pa.float64()),
         ("batch", pa.bool_()),
+        ("free", pa.bool_()),  # a cache that the log is of had the answer
         ("latency_s", pa.float64()),
         ("ok", pa.bool_()),
         ("counted_tokens", pa.int64()),  # of the prompt, where the log does not say

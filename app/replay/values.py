@@ -25,6 +25,7 @@ class Counts:
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
+    written: int | None = None  # of the prompt, into the provider's cache
 
 
 def messages_of(asked: Any) -> list[dict[str, Any]]:
@@ -74,15 +75,17 @@ def counts_of(usage: Any) -> Counts:
         return Counts()
     prompt = number(first(usage, "prompt_tokens", "promptTokens"))
     cached = number(first(usage, "cached_tokens", "prompt_cache_read_tokens"))
+    written = number(first(usage, "cache_write_tokens", "cache_creation_input_tokens", "prompt_cache_write_tokens"))
     details = decoded(usage.get("prompt_tokens_details")) or decoded(usage.get("input_tokens_details"))
-    if isinstance(details, dict) and cached is None:
-        cached = number(details.get("cached_tokens"))
+    if isinstance(details, dict):
+        cached = number(details.get("cached_tokens")) if cached is None else cached
+        written = number(details.get("cache_write_tokens")) if written is None else written
     if prompt is None and (fresh := number(usage.get("input_tokens"))) is not None:
         # Anthropic counts the cached ones beside, OpenAI's Responses API among them
         beside = [number(usage.get(name)) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
         prompt, cached = fresh + sum(beside), cached or beside[0]
     completion = number(first(usage, "completion_tokens", "completionTokens", "output_tokens"))
-    counts = (prompt, completion, cached)
+    counts = (prompt, completion, cached, written)
     return Counts(*(int(count) if count is not None and 0 <= count < _MOST_TOKENS else None for count in counts))
 
 

@@ -36,6 +36,27 @@ def test_cached_tokens_and_batches_have_their_prices_before_and_after() -> None:
     assert made.after_usd[0] == pytest.approx(made.after_usd[1] / 2)
 
 
+def test_tokens_put_into_a_providers_cache_have_their_price() -> None:
+    of = replayed(2, models=["claude-haiku-4-5"], cache_write_tokens=[0, 100])
+    plain, written = costs_of(of, CONFIG).before_usd
+    assert written - plain == pytest.approx(100 * 0.25 / 1e6)  # a quarter dearer than fresh ones, at $1 a million
+
+
+def test_what_a_cache_answered_was_free_before_and_says_nothing_of_how_fast_the_model_is() -> None:
+    tokens = np.tile([10.0, 100.0], 40)
+    free = np.arange(80) < 40
+    latency = np.where(free, 0.001, 0.5 + tokens / 50)
+    of = replayed(80, completion_tokens=tokens, latency_s=latency, free=free, score=[0.9] * 80)
+    made = simulation(of)
+    assert not made.costs.before_usd[:40].any()
+    assert made.costs.before_usd[40:].all()
+    assert made.costs.latency["top"] == "0.50 s and 50 tokens a second, learnt from large in the log"
+    assert made.costs.tier_s[:2, 2] == pytest.approx([0.7, 2.5])
+    assert any(
+        "Free before, since a cache had the answer: 40 requests" in line for line in figures(made)["assumptions"]
+    )
+
+
 def test_a_price_is_that_of_the_day_of_the_request() -> None:
     days = [1_683_000_000, 1_689_000_000]  # in May and in July of 2023
     made = simulation(replayed(2, time=days, models=["gpt-3.5-turbo"]))
