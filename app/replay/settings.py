@@ -22,7 +22,7 @@ from app.replay.work import ALIKE, DIFFERENT, SAME
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05)
 QUALITIES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 _LOOSER, _STRICTER, _STEP = 0.10, 0.15, 0.01  # thresholds that are looked at, around the present one
 _BINS = 50  # of the score
 Floats = NDArray[np.float64]
@@ -90,7 +90,7 @@ def _upper(groups: Sequence[tuple[int, NDArray[np.bool_]]]) -> float:
     """Bound the share of wrong hits: of hits and of misses apart, since they were not sampled alike."""
     there = [(count, wrong) for count, wrong in groups if count]
     among = sum(count for count, _ in there)
-    confidence = 1 - (1 - _CONFIDENCE) / max(len(there), 1)  # all of the bounds must hold
+    confidence = 1 - (1 - CONFIDENCE) / max(len(there), 1)  # all of the bounds must hold
     bounds = [count * (upper_bound(int(w.sum()), len(w), confidence) if len(w) else 1.0) for count, w in there]
     return sum(bounds) / among if among else 1.0
 
@@ -120,7 +120,7 @@ def cache_choices(points: Sequence[ThresholdPoint], wrong_usd: float) -> list[Ca
 
 def _loosest(points: Sequence[ThresholdPoint], rate: float) -> ThresholdPoint | None:
     """Return the last threshold that adds hits before the first that fails, of those with comparisons enough."""
-    needed = int(np.ceil(np.log(1 - _CONFIDENCE) / np.log(1 - rate)))  # were none of them wrong
+    needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - rate)))  # were none of them wrong
     found: ThresholdPoint | None = None
     for point in points:
         if point.compared >= needed:
