@@ -142,8 +142,8 @@ def write_config(simulation: Simulation, file: ServeFile, out: Path) -> None:
             section |= _calibrated(simulation, cache, out)
         section["audit"] = {**(section.get("audit") or {}), "max_error_rate": cache.max_error_rate}
         notes.append(
-            f"cache, threshold {cache.point.threshold:g}: by {cache.point.compared} answers compared and the calibration, at most "
-            f"{cache.point.upper:.2%} of the hits by meaning are wrong"
+            f"cache, threshold {cache.point.threshold:g}: by {cache.point.compared} answers compared and the "
+            f"calibration, at most {cache.point.upper:.2%} of the hits by meaning are wrong"
         )
     if route := simulation.best_route():
         for tier, score in zip(arguments["tiers"], route.point.max_scores, strict=True):

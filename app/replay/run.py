@@ -80,7 +80,11 @@ class Labels:
         return np.array([wanted(name) for name in self.names], bool)[self.index]
 
 
-_LATER = tuple(name for name in _NUMBERS if name not in ("scope", "entry", "semantic", "storable", "file", "line"))
+Keep = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def _as_it_is(array: NDArray[Any]) -> NDArray[Any]:
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Replayed:
         compared: Pairs of rows and how their logged answers compare (`work.SAME` and so on), `(pairs, 3)`.
         seconds: What each step took, on so many
         cores: of them.
+        keep: Puts an array of a row for each request where there is room for it (`Work.keep`).
     """
 
     rows: Rows
@@ -113,14 +118,15 @@ class Replayed:
     abilities: Labels
     profile: Labels
     reason: Labels
-    served: NDArray[np.int64]
-    near: NDArray[np.int64]
+    served: NDArray[np.int32]
+    near: NDArray[np.int32]
     similarity: NDArray[np.float32]
     evidence: NDArray[np.float32]
     score: NDArray[np.float32]
     compared: NDArray[np.int64]
     seconds: Mapping[str, float]
     cores: int
+    keep: Keep = _as_it_is
 
     @property
     def hit(self) -> NDArray[np.bool_]:
@@ -172,14 +178,14 @@ def play(
                 f"there is no request in {', '.join(map(shown_name, files))}{': ' if reasons else ''}{reasons}"
             )
         rows = Rows(work.rows)
-        numbers, untimed = _timed(rows.columns(*_NUMBERS), clock())
+        numbers = {name: work.keep(rows.column(name)) for name in _NUMBERS}
+        times, untimed = _timed(numbers, clock())
+        numbers["time"] = work.keep(times)
         scopes = _arrange(work, numbers)
-        # all that is kept in memory: some hundred bytes a request
-        numbers = {name: _narrow(name, numbers[name]) for name in _LATER}
         laps.end("read")
         scores = _encode(cluster, work, len(work.array("texts")), progress)
         laps.end("embed and score")
-        decided = _decide(cluster, scopes, count, progress)
+        decided = _decide(cluster, work, scopes, count, progress)
         laps.end("decide")
         compared = _compare(cluster, decided, numbers, progress)
         laps.end("compare")
@@ -190,20 +196,26 @@ def play(
         bad=bad,
         columns=numbers,
         untimed=untimed,
-        **{name: Labels(*rows.labels(name)) for name in ("tenant", "route", "model", "abilities", "profile")},
+        **{name: _labels(work, rows, name) for name in ("tenant", "route", "model", "abilities", "profile")},
         reason=decided.reason,
         served=decided.served,
         near=decided.near,
         similarity=decided.similarity,
         evidence=decided.evidence,
-        score=scores[np.load(work.folder / "text.npy")],
+        score=work.keep(scores[work.array("text")]),
         compared=compared,
         seconds=laps.seconds,
         cores=cores,
+        keep=work.keep,
     )
 
 
-def _timed(numbers: Columns, now: float) -> tuple[Columns, int]:
+def _labels(work: Work, rows: Rows, name: str) -> Labels:
+    index, names = rows.labels(name)
+    return Labels(work.keep(index), names)
+
+
+def _timed(numbers: Columns, now: float) -> tuple[NDArray[np.float64], int]:
     """Give the rows without a time one between their neighbours', and count them; a log without any gets a month's."""
     times, place = numbers["time"], np.empty(len(numbers["time"]))
     # in the order of the files and their lines: they are read at the same time, and come mixed
@@ -212,12 +224,8 @@ def _timed(numbers: Columns, now: float) -> tuple[Columns, int]:
     if known.any():
         order = np.argsort(place[known])
         given = place[known][order], times[known][order]
-        return {**numbers, "time": np.where(known, times, np.interp(place, *given))}, int((~known).sum())
-    return {**numbers, "time": now + ((place + 1) / len(place) - 1) * MONTH_S}, len(place)
-
-
-def _narrow(name: str, column: NDArray[Any]) -> NDArray[Any]:
-    return column.astype(np.float32) if column.dtype == np.float64 and name != "time" else column
+        return np.where(known, times, np.interp(place, *given)), int((~known).sum())
+    return now + ((place + 1) / len(place) - 1) * MONTH_S, len(place)
 
 
 def _arrange(work: Work, numbers: Columns) -> list[dict[str, int]]:
@@ -252,15 +260,18 @@ def _encode(cluster: Machines, work: Work, texts: int, progress: Progress) -> ND
 @dataclass(frozen=True, slots=True)
 class _Decided:
     reason: Labels
-    served: NDArray[np.int64]
-    near: NDArray[np.int64]
+    served: NDArray[np.int32]
+    near: NDArray[np.int32]
     similarity: NDArray[np.float32]
     evidence: NDArray[np.float32]
 
 
-def _decide(cluster: Machines, shards: Sequence[Mapping[str, int]], rows: int, progress: Progress) -> _Decided:
-    reason, served, near = np.zeros(rows, np.int32), np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
-    similarity, evidence = np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
+def _decide(
+    cluster: Machines, work: Work, shards: Sequence[Mapping[str, int]], rows: int, progress: Progress
+) -> _Decided:
+    # every row is decided once
+    reason, served, near = (work.new_array(name, (rows,), "<i4") for name in ("reason", "served", "near"))
+    similarity, evidence = (work.new_array(name, (rows,), "<f4") for name in ("similarity", "evidence"))
     names: dict[str, int] = {}
     for batch in _told(cluster.decide(shards), progress("decide", rows), lambda batch: len(batch["row"])):
         at = batch["row"]

@@ -7,7 +7,7 @@ adds the misses that have enough of it; what this changes for later requests, by
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,11 +151,8 @@ def route_points(replayed: Replayed, costs: Costs, model: QualityModel, routed: 
     fixed_usd = float(costs.tier_usd[bound, costs.tier[bound]].sum())
     scores = replayed.score[free].astype(float)
     bins = np.minimum((scores * _BINS).astype(int), _BINS - 1)
-    usd = _binned(bins, costs.tier_usd[free])
-    weak = [
-        _binned(bins, np.stack([model.weak(scores, np.full(len(scores), t), end) for t in range(tiers)], 1))
-        for end in range(3)
-    ]
+    usd = _binned(bins, (costs.tier_usd[free, t] for t in range(tiers)))
+    weak = [_binned(bins, (model.weak(scores, np.full(1, t), end) for t in range(tiers))) for end in range(3)]
     count = np.bincount(bins, minlength=_BINS)
     edges = range(0, _BINS + 1, 1 if tiers <= 3 else 5)
     points = []
@@ -180,9 +177,9 @@ def route_points(replayed: Replayed, costs: Costs, model: QualityModel, routed: 
     return best
 
 
-def _binned(bins: NDArray[np.int64], values: Floats) -> Floats:
-    """Sum rows of values, `(rows, tiers)`, by bin: `(_BINS, tiers)`."""
-    columns = [np.bincount(bins, weights=column, minlength=_BINS) for column in values.T]
+def _binned(bins: NDArray[np.int64], by_tier: Iterable[Floats]) -> Floats:
+    """Sum the values of each tier, `(rows,)`, by bin: `(_BINS, tiers)`."""
+    columns = [np.bincount(bins, weights=np.broadcast_to(of, len(bins)), minlength=_BINS) for of in by_tier]
     return np.asarray(np.stack(columns, axis=1), np.float64)
 
 

@@ -15,7 +15,7 @@ from app.replay.files import BadLineError
 _ROLES = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant"}
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # a Unix time above the first has so many units in a second
 _FIRST, _LAST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2000, 2100))
-_MOST_TOKENS = 2**31  # a count from here on is a mistake
+_MOST_TOKENS = 2**24  # a count from here on is a mistake
 
 
 @dataclass(frozen=True, slots=True)
