@@ -250,6 +250,30 @@ def test_expected_false_hits_are_those_of_the_calibration_by_the_share_of_hits_b
     }
 
 
+def test_each_group_has_the_expected_false_hits_the_tier_shares_and_the_quality_of_its_own() -> None:
+    tenants, score = ["acme", "acme", "acme", "acme", "globex", "globex"], [0.1, 0.29, 0.5, 0.5, 0.9, 0.9]
+    reasons = ["miss x", "miss x", "hit exact", "hit verified", "miss x", "hit exact"]
+    shown = figures(
+        simulation(replayed(6, tenants=tenants, score=score, reasons=reasons, served=[-1, -1, 0, 0, -1, 4]))
+    )
+    acme, globex = sorted(shown["by_tenant"], key=lambda group: str(group["name"]))
+    assert acme["tiers"] == {"cache": 0.5, "local": 0.5, "mid": 0, "top": 0}
+    assert globex["tiers"] == {"cache": 0.5, "local": 0, "mid": 0, "top": 0.5}
+    wrong = shown["cache"]["expected_false_hits"]["of_semantic_hits"]
+    assert acme["expected_false_hits"] == pytest.approx([share / 2 for share in wrong], abs=1e-6)
+    assert globex["expected_false_hits"] == [0, 0, 0]
+    estimate, low, high = acme["quality_kept"]
+    assert low < estimate < high < 1
+    assert globex["quality_kept"] == [1, 1, 1]
+    lost = [(2 * (1 - ours) + 0) / 3 for ours in acme["quality_kept"]]  # of three that are routed
+    assert shown["quality"]["kept"] == pytest.approx([1 - share for share in lost], abs=1e-3)
+
+
+def test_a_group_is_not_promised_what_nothing_is_known_of() -> None:
+    (group,) = figures(simulation(replayed(), changed(cache={"threshold": 0.9})))["by_tenant"]
+    assert group["expected_false_hits"] is None
+
+
 def test_a_threshold_of_ones_own_has_no_expected_false_hits() -> None:
     assert figures(simulation(replayed(), changed(cache={"threshold": 0.9})))["cache"]["expected_false_hits"] is None
 
