@@ -166,7 +166,7 @@ def listed_price(model: str, day: date) -> Price | None:
 
     Of prices that rise with the length of the prompt, the one of short prompts.
     """
-    name = model.rpartition("/")[2].lower()
+    name = model.rpartition("/")[2].lower().replace("gpt-35-", "gpt-3.5-")  # as Azure says it
     history = _HISTORIC.get(name.removeprefix("anthropic."))  # as Bedrock says it
     if history is not None and any(price.days_off(day) == 0 for price in history.root):
         return history.at(day)

@@ -17,7 +17,7 @@ from app.cache.store import Limits
 from app.schema import CacheEntry, CacheKey, CacheLookup, Completion, Embedding
 
 _BLOCK = 128  # requests whose cosines are computed at once
-_VERIFIED = 50_000  # pairs whose verdict is remembered: traffic repeats itself
+_VERIFIED = 50_000  # pairs whose verdict is remembered: traffic repeats itself, and the verified are short
 _UNUSED = Completion({}, "")
 Floats = NDArray[np.float32]
 T = TypeVar("T")

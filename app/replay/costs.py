@@ -25,7 +25,7 @@ class Costs:
     """Requests in dollars and seconds, `(rows,)` or `(rows, tiers)`.
 
     Attributes:
-        before_usd: As logged.
+        before_usd: As logged; what a cache answered then was free.
         tier_usd: By the first model of each tier, in the shape of the request's profile.
         unshaped_usd: By the tier that it goes to, without that shape, and
         top_usd: by the best one, without it.
@@ -60,6 +60,7 @@ class Costs:
 
 def costs_of(replayed: Replayed, config: GatewayConfig) -> Costs:
     """Price and time every request, as it was and by each tier."""
+    keep = replayed.keep
     logged, estimated = logged_tokens(replayed, config)
     shaped = shaped_tokens(logged, replayed, config)
     routes = routes_of(replayed, config)
@@ -67,17 +68,22 @@ def costs_of(replayed: Replayed, config: GatewayConfig) -> Costs:
     served = [config.prices()[next(iter(tier.models()))] for tier in config.tiers]
     bill = _Bill(replayed)
     before_s, models, unknown = latencies(replayed, logged.completion, config)
-    tier_s = np.stack([seconds_of(model, shaped) for model, _ in models.values()], 1)
+    anything = np.broadcast_to(np.int32(0), len(routes.tier))
+    tier_s = np.empty((len(routes.tier), len(config.tiers)), np.float32)
+    tier_usd = np.empty(tier_s.shape)
     for place, tier in enumerate(config.tiers):
+        tier_s[:, place] = seconds_of(models[tier.name][0], shaped)
         same = replayed.model.are(next(iter(tier.models())).__eq__) & (logged.completion == shaped.completion)
+        same &= ~replayed.columns["free"]  # which that model did not answer
         tier_s[same, place] = before_s[same]  # the model that was asked then is asked now
+        tier_usd[:, place] = bill.usd(shaped, served[place : place + 1], anything)
     return Costs(
-        bill.usd(logged, own, replayed.model.index),
-        np.stack([bill.usd(shaped, [tariff], np.zeros_like(routes.tier)) for tariff in served], axis=1),
-        bill.usd(logged, served, routes.tier),
-        bill.usd(logged, served[-1:], np.zeros_like(routes.tier)),
-        before_s,
-        tier_s,
+        keep(np.where(replayed.columns["free"], 0.0, bill.usd(logged, own, replayed.model.index))),
+        keep(tier_usd),
+        keep(bill.usd(logged, served, routes.tier)),
+        keep(bill.usd(logged, served[-1:], anything)),
+        keep(before_s),
+        keep(tier_s),
         logged,
         shaped,
         routes,
@@ -92,16 +98,18 @@ class _Bill:
 
     def __init__(self, replayed: Replayed) -> None:
         numbers = replayed.columns
-        days, self._day = np.unique((numbers["time"] // 86400).astype(np.int64), return_inverse=True)
+        days, day = np.unique((numbers["time"] // 86400).astype(np.int32), return_inverse=True)
+        self._day = day.astype(np.int32)
         self._dates = [date(1970, 1, 1) + timedelta(int(number)) for number in days]
-        self._beside = np.nan_to_num(numbers["cached_tokens"]), numbers["batch"]
+        names = ("cached_tokens", "cache_write_tokens")
+        self._beside = (*(np.nan_to_num(numbers[name]) for name in names), numbers["batch"])
 
     def usd(self, tokens: Tokens, tariffs: Sequence[Tariff], of: NDArray[np.integer]) -> Floats:
         """Price each request by the tariff that `of` names, `(rows,)`."""
         requests = zip(of, self._day, tokens.prompt, tokens.completion, *self._beside, strict=True)
         costs = (
-            cost_usd(Usage(int(asked), int(said), int(cached), bool(batch)), tariffs[i], self._dates[on])
-            for i, on, asked, said, cached, batch in requests
+            cost_usd(Usage(int(asked), int(said), int(read), bool(batch), int(written)), tariffs[i], self._dates[on])
+            for i, on, asked, said, read, written, batch in requests
         )
         return np.fromiter(costs, np.float64, len(of))
 

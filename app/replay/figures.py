@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.cache.calibration import interval
+from app.replay.files import shown_name
+from app.replay.groups import Groups, clock
 from app.replay.intervals import intervals, lost
-from app.replay.run import Labels
 from app.replay.settings import CacheChoice, RouteChoice, RoutePoint
 from app.replay.simulate import Simulation
 from app.replay.wording import assumptions
 from app.replay.work import DIFFERENT, UNKNOWN
 
-_MOST_GROUPS = 50
 Floats = NDArray[np.float64]
 
 
@@ -30,10 +30,13 @@ def figures(simulation: Simulation) -> dict[str, Any]:
     month = simulation.a_month
     times = replayed.columns["time"]
     tiers = [tier.name for tier in simulation.config.tiers]
+    cache = _cache(simulation)
+    expected = cache["expected_false_hits"]
+    groups = Groups(simulation, expected and expected["of_semantic_hits"])
     routed = np.bincount(costs.tier[~hit], minlength=len(tiers)) / rows
     return {
         "log": {
-            "files": list(replayed.files),
+            "files": [shown_name(file) for file in replayed.files],
             "requests": rows,
             "from": None if replayed.untimed else _date(float(times.min())),
             "to": None if replayed.untimed else _date(float(times.max())),
@@ -41,7 +44,7 @@ def figures(simulation: Simulation) -> dict[str, Any]:
             "bad_lines": replayed.bad.count,
             "bad_reasons": replayed.bad.reasons,
             "first_bad_lines": [
-                {"file": replayed.files[file], "line": line, "reason": reason}
+                {"file": shown_name(replayed.files[file]), "line": line, "reason": reason}
                 for file, line, reason in replayed.bad.first
             ],
             "estimated": dict(costs.estimated),
@@ -56,17 +59,17 @@ def figures(simulation: Simulation) -> dict[str, Any]:
         "latency": {name: _latency(seconds) for name, seconds in _latencies(simulation).items()},
         "reliability": _reliability(simulation),
         "intervals": intervals(simulation),
-        "cache": _cache(simulation),
+        "cache": cache,
         "tiers": {"cache": round(float(hit.mean()), 4), **dict(zip(tiers, routed.round(4).tolist(), strict=True))},
         "routes": _routes(simulation),
         "quality": _quality(simulation),
         "parts": _parts(simulation),
-        "by_tenant": _groups(simulation, replayed.tenant),
-        "by_route": _groups(simulation, replayed.route),
-        "by_model": _groups(simulation, replayed.model),
-        "by_profile": _groups(simulation, replayed.profile),
-        "by_hour": _groups(simulation, _clock(times, "%H"), by_name=True),
-        "by_day": _groups(simulation, _clock(times, "%Y-%m-%d"), by_name=True, most=400),
+        "by_tenant": groups.by(replayed.tenant),
+        "by_route": groups.by(replayed.route),
+        "by_model": groups.by(replayed.model),
+        "by_profile": groups.by(replayed.profile),
+        "by_hour": groups.by(clock(times, "%H"), by_name=True),
+        "by_day": groups.by(clock(times, "%Y-%m-%d"), by_name=True, most=400),
         "settings": _settings(simulation),
         "similarity": _histogram(
             replayed.similarity, np.linspace(0, 1, 41), {"served": hit & ~replayed.exact, "not_served": ~hit}
@@ -187,45 +190,6 @@ def _quality(simulation: Simulation) -> dict[str, Any] | None:
     routed = simulation.routed
     kept = simulation.quality.kept(simulation.replayed.score[routed].astype(float), simulation.costs.tier[routed])
     return {"kept": [round(share, 4) for share in kept]}
-
-
-def _groups(
-    simulation: Simulation, labels: Labels, by_name: bool = False, most: int = _MOST_GROUPS
-) -> list[dict[str, Any]]:
-    """Return requests, hits, cost and latency of each group; the largest, or all in the order of their names."""
-    size = len(labels.names)
-    count = np.maximum(np.bincount(labels.index, minlength=size), 1)
-
-    def total(values: Any) -> Floats:
-        return np.asarray(np.bincount(labels.index, weights=np.asarray(values, float), minlength=size), np.float64)
-
-    hits, before, after = (
-        total(simulation.replayed.hit),
-        total(simulation.costs.before_usd),
-        total(simulation.after_usd),
-    )
-    before_s, after_s = total(simulation.costs.before_s), total(simulation.after_s)
-    order = np.argsort(np.array(labels.names, object)) if by_name else np.argsort(-before, kind="stable")
-    return [
-        {
-            "name": labels.names[i] or "(none)",
-            "requests": int(count[i]),
-            "hit_rate": round(float(hits[i] / count[i]), 4),
-            "before_usd": round(float(before[i]), 4),
-            "after_usd": round(float(after[i]), 4),
-            "before_s": round(float(before_s[i] / count[i]), 3),
-            "after_s": round(float(after_s[i] / count[i]), 3),
-        }
-        for i in order[:most]
-    ]
-
-
-def _clock(times: Floats, form: str) -> Labels:
-    """Label times by a part of their date in UTC."""
-    hours, index = np.unique((times // 3600).astype(np.int64), return_inverse=True)
-    names = [datetime.fromtimestamp(int(hour) * 3600, UTC).strftime(form) for hour in hours]
-    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    return Labels(np.array([places[name] for name in names], np.int32)[index], list(places))
 
 
 def _histogram(values: NDArray[Any], edges: Floats, groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 import pyarrow as pa
@@ -20,6 +21,10 @@ _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _ROWS_AT_ONCE = 1000  # of a Parquet file
 _LONGEST_CELL = 2**24  # characters
+_ARRAY_BYTES = 2**20  # of a JSON array that are read at once
+_LONGEST_VALUE = 2**28  # bytes of one in it; where a bracket is missing, the rest is none
+# A whole string, or what opens, ends or parts a value; a quotation mark alone is a string that is cut.
+_MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 
 Row = dict[str, Any]
 
@@ -46,9 +51,9 @@ def _found(log: str) -> Iterator[str]:
     try:
         (info,) = filesystem.get_file_info([path])
     except OSError as error:
-        raise ConfigError(f"cannot read `{log}`: {error}") from error
+        raise ConfigError(f"cannot read `{shown_name(log)}`: {error}") from error
     if info.type == fs.FileType.NotFound:
-        raise ConfigError(f"cannot read `{log}`: there is no such file")
+        raise ConfigError(f"cannot read `{shown_name(log)}`: there is no such file")
     if info.type == fs.FileType.File:
         _kind(log)
         yield log
@@ -57,10 +62,19 @@ def _found(log: str) -> Iterator[str]:
     names = sorted(str(entry.path) for entry in inside if entry.type == fs.FileType.File)
     known = [name for name in names if _split(name)[0] in _FORMATS]
     if not known:
-        raise ConfigError(f"`{log}` has no files that end in {', '.join(_FORMATS)}")
+        raise ConfigError(f"`{shown_name(log)}` has no files that end in {', '.join(_FORMATS)}")
     scheme, mark, rest = log.partition("://")
     _, asked, options = rest.partition("?")  # such as a store's own `endpoint_override`
-    yield from (f"{scheme}://{name}{asked}{options}" if mark else name for name in known)
+    user, at, _ = urlsplit(log).netloc.rpartition("@")
+    yield from (f"{scheme}://{user}{at}{quote(name)}{asked}{options}" if mark else name for name in known)
+
+
+def shown_name(file: str) -> str:
+    """Return the name of a log without what may be secret in its URL: who asks, and what is signed."""
+    if "://" not in file:
+        return file
+    parts = urlsplit(file)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def read_rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:
@@ -75,9 +89,9 @@ def read_rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:
     try:
         for last, row in _rows(file):
             yield last, row
-    except (OSError, pa.ArrowInvalid, EOFError) as error:
+    except (OSError, pa.ArrowException, EOFError) as error:
         if not last:
-            raise ConfigError(f"cannot read `{file}`: {error}") from error
+            raise ConfigError(f"cannot read `{shown_name(file)}`: {error}") from error
         yield last + 1, BadLineError("the file breaks off here")
 
 
@@ -89,30 +103,68 @@ def _rows(file: str) -> Iterator[tuple[int, Row | BadLineError]]:
 
         with filesystem.open_input_file(path) as source:
             batches = pq.ParquetFile(source).iter_batches(_ROWS_AT_ONCE)
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+            yield from enumerate((row for batch in batches for row in _parquet_rows(batch)), 1)
         return
     with filesystem.open_input_stream(path, compression=compression) as stream:
         lines = io.BufferedReader(stream)
         yield from _csv_rows(lines) if kind == "csv" else _json_rows(lines)
 
 
+def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Row | BadLineError]:
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, ArithmeticError, pa.ArrowException):  # such as a text that is no UTF-8, a date of year 10000
+        if batch.num_rows == 1:
+            yield BadLineError("a cell that cannot be read")
+            return
+        for row in range(batch.num_rows):
+            yield from _parquet_rows(batch.slice(row, 1))
+
+
 def _json_rows(lines: io.BufferedReader) -> Iterator[tuple[int, Row | BadLineError]]:
-    if lines.peek(1)[:1] == b"[":  # one array, as some exports have it: read at once
-        try:
-            yield from enumerate(map(_object, msgspec.json.decode(lines.read(), type=list[Any])), 1)
-        except msgspec.DecodeError as error:
-            yield 1, BadLineError(f"no JSON array: {error}")
-        return
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield number, _object(msgspec.json.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                yield number, BadLineError("not JSON")
+    head = lines.peek(1).removeprefix(codecs.BOM_UTF8)
+    array = head.lstrip()[:1] == b"["  # one array, as some exports have it
+    for number, line in enumerate(_elements(lines) if array else lines, 1):
+        text = line.removeprefix(codecs.BOM_UTF8).strip()
+        if text:
+            yield number, _object(text)
 
 
-def _object(value: Any) -> Row | BadLineError:
+def _object(text: bytes) -> Row | BadLineError:
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return BadLineError("not JSON")
     return value if isinstance(value, dict) else BadLineError("not a JSON object")
+
+
+def _elements(stream: io.BufferedReader) -> Iterator[bytes]:
+    """Cut a JSON array into its values as they stand there, one in memory at a time; another may follow it.
+
+    Raises:
+        EOFError: It breaks off.
+    """
+    text, start, at, depth = b"", 0, 0, 0  # what is read, where the value begins, and what was looked at
+    while more := stream.read(_ARRAY_BYTES):
+        text, start, at = text[start:] + more, 0, at - start
+        for mark in _MARKS.finditer(text, at):
+            sign = mark[0]
+            if sign == b'"':  # of a string whose end is yet to come
+                at = mark.start()
+                break
+            at = mark.end()
+            depth = max(0, depth + (sign in b"[{") - (sign in b"]}"))
+            if depth == 0 and sign == b"}":
+                depth = 1  # one too many, which shows when the value is read
+            elif depth == 1 and sign == b"[":
+                start = at  # the array begins
+            elif depth == 0 or (depth == 1 and sign == b","):
+                yield text[start : mark.start()]
+                start = at
+        if len(text) - start > _LONGEST_VALUE:
+            break
+    if depth or text[start:].strip():
+        raise EOFError("the array has no end")
 
 
 def _csv_rows(lines: Iterable[bytes]) -> Iterator[tuple[int, Row | BadLineError]]:
@@ -137,7 +189,9 @@ def _kind(file: str) -> tuple[str, str | None]:
     """Return the format and the compression that a name's ending says."""
     ending, compression = _split(urlsplit(file).path if "://" in file else file)
     if ending not in _FORMATS:
-        raise ConfigError(f"`{file}`: what is in it? It should end in {', '.join(_FORMATS)}, plain or with .gz or .zst")
+        raise ConfigError(
+            f"`{shown_name(file)}`: what is in it? It should end in {', '.join(_FORMATS)}, plain or with .gz or .zst"
+        )
     return _FORMATS[ending], compression
 
 
@@ -159,4 +213,4 @@ def _located(file: str) -> tuple[fs.FileSystem, str]:
             return fs.LocalFileSystem(), unquote(urlsplit(file).path)
         return fs.FileSystem.from_uri(file) if scheme else (fs.LocalFileSystem(), file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"cannot read `{file}`: {error}") from error
+        raise ConfigError(f"cannot read `{shown_name(file)}`: {error}") from error

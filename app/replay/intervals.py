@@ -31,18 +31,18 @@ def intervals(simulation: Simulation) -> dict[str, Any]:
     """
     costs, replayed, routed = simulation.costs, simulation.replayed, simulation.routed
     names = [tier.name for tier in simulation.config.tiers]
-    of = {
-        "all": np.ones(len(routed)),
-        "before_usd": costs.before_usd,
-        "after_usd": simulation.after_usd,
-        "before_s": costs.before_s,
-        "after_s": simulation.after_s,
-        "hits": ~routed,
-        "logged": np.where(routed, costs.logged.completion, 0.0),
-        "shaped": np.where(routed, costs.shaped.completion, 0.0),
-        **{f"tier {name}": routed & (costs.tier == place) for place, name in enumerate(names)},
+    drawn = _Stretches(replayed.columns["time"])
+    sums = {
+        "all": drawn.sums(np.broadcast_to(1, len(routed))),
+        "before_usd": drawn.sums(costs.before_usd),
+        "after_usd": drawn.sums(simulation.after_usd),
+        "before_s": drawn.sums(costs.before_s),
+        "after_s": drawn.sums(simulation.after_s),
+        "hits": drawn.sums(~routed),
+        "logged": drawn.sums(np.where(routed, costs.logged.completion, 0.0)),
+        "shaped": drawn.sums(np.where(routed, costs.shaped.completion, 0.0)),
+        **{f"tier {name}": drawn.sums(routed & (costs.tier == place)) for place, name in enumerate(names)},
     }
-    sums = _drawn(replayed.columns["time"], of)
     return {
         "cost_change": _ends(sums["after_usd"] - sums["before_usd"], sums["before_usd"]),
         "mean_s": _ends(sums["after_s"], sums["all"]),
@@ -74,17 +74,22 @@ def _reliability(simulation: Simulation) -> list[float]:
     return [round(1 - number / count, 6) for number in (expected, float(most), max(0.0, float(fewest)))]
 
 
-def _drawn(times: Floats, of: dict[str, NDArray[Any]]) -> dict[str, Floats]:
-    """Return the sums of each column, `(1 + draws,)`: as it is, then over stretches drawn with replacement."""
-    blocks = max(1, min(_BLOCKS, len(times) // _LEAST))
-    edges = np.linspace(0, len(times), blocks, endpoint=False).astype(int)
-    order = np.argsort(times, kind="stable")
-    drawn = np.random.default_rng(0).multinomial(blocks, np.full(blocks, 1 / blocks), _DRAWS)
-    weights = np.concatenate([np.ones((1, blocks), drawn.dtype), drawn])
-    return {
-        name: np.asarray(weights @ np.add.reduceat(np.asarray(column, float)[order], edges), np.float64)
-        for name, column in of.items()
-    }
+class _Stretches:
+    """Stretches of a log by time, and how often each is drawn."""
+
+    def __init__(self, times: Floats) -> None:
+        blocks = max(1, min(_BLOCKS, len(times) // _LEAST))
+        edges = np.linspace(0, len(times), blocks, endpoint=False).astype(int)
+        order = np.argsort(times, kind="stable")
+        self._of = np.empty(len(times), np.int16)
+        self._of[order] = np.searchsorted(edges, np.arange(len(times)), side="right") - 1
+        drawn = np.random.default_rng(0).multinomial(blocks, np.full(blocks, 1 / blocks), _DRAWS)
+        self._weights = np.concatenate([np.ones((1, blocks), drawn.dtype), drawn])
+
+    def sums(self, column: NDArray[Any]) -> Floats:
+        """Return the sums of a column, `(1 + draws,)`: as it is, then over stretches drawn with replacement."""
+        by_stretch = np.bincount(self._of, weights=column, minlength=self._weights.shape[1])
+        return np.asarray(self._weights @ by_stretch, np.float64)
 
 
 def _ends(parts: Floats, wholes: Floats) -> list[float]:

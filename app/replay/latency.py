@@ -30,7 +30,7 @@ def latencies(
 ) -> tuple[Floats, dict[str, tuple[LatencyModel, str]], int]:
     """Fill in latencies; return them, each tier's model with its source in words, and how many were filled in."""
     logged, ok = replayed.columns["latency_s"], np.asarray(replayed.columns["ok"])
-    usable = ~np.isnan(logged) & ok & ~np.isnan(replayed.columns["completion_tokens"])
+    usable = ~np.isnan(logged) & ok & ~np.isnan(replayed.columns["completion_tokens"]) & ~replayed.columns["free"]
     whole = _fitted(completion[usable], logged[usable]) or _API
     learnt = {}
     for place, name in enumerate(replayed.model.names):

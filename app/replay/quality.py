@@ -71,6 +71,7 @@ class QualityModel:
         """Return that probability for each score at its tier, `(n,)`; 0 for the top tier.
 
         Args:
+            tiers: Their places, or one for all: `(1,)`.
             end: 0 for the estimate, 1 for the best, 2 for the worst.
         """
         return np.where(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +13,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from app.cache.calibration import Calibration
 from app.config import ServeFile
 from app.replay.charts import charts
 from app.replay.figures import case_table
+from app.replay.settings import CONFIDENCE, CacheChoice
 from app.replay.simulate import Simulation
 
 _TITLES = {
@@ -121,7 +125,11 @@ def _best(best: Mapping[str, Any]) -> str:
 
 
 def write_config(simulation: Simulation, file: ServeFile, out: Path) -> None:
-    """Write the configuration with the best settings, and the log's models under `auto_models`."""
+    """Write the configuration with the best settings, and the log's models under `auto_models`.
+
+    A threshold other than the calibrated one goes into a calibration of its own beside it, so that what is promised of
+    it is known; the promises of the best settings are those that the gateway will hold to.
+    """
     raw = yaml.safe_load(file.path.read_text("utf-8"))
     arguments = raw["applications"][0]["args"]
     shaped = {model for profile in simulation.config.profiles.values() for model in profile.models}  # routed anyway
@@ -130,15 +138,37 @@ def write_config(simulation: Simulation, file: ServeFile, out: Path) -> None:
     notes = []
     if cache := simulation.best_cache():
         section = arguments["cache"] = dict(arguments.get("cache") or {})
-        section["threshold"] = cache.point.threshold
+        if cache.point.threshold != round(simulation.present, 4):
+            section |= _calibrated(simulation, cache, out)
         section["audit"] = {**(section.get("audit") or {}), "max_error_rate": cache.max_error_rate}
         notes.append(
-            f"cache.threshold: by {cache.point.compared} answers compared and the calibration, at most "
-            f"{cache.point.upper:.2%} of the hits by meaning are wrong"
+            f"cache, threshold {cache.point.threshold:g}: by {cache.point.compared} answers compared and the "
+            f"calibration, at most {cache.point.upper:.2%} of the hits by meaning are wrong"
         )
     if route := simulation.best_route():
         for tier, score in zip(arguments["tiers"], route.point.max_scores, strict=True):
             tier["max_score"] = round(score, 4)
+        routing = arguments["routing"] = dict(arguments.get("routing") or {})
+        # else the gateway's own checks move the cut points back to what was promised before
+        routing["quality"] = {**(routing.get("quality") or {}), "kept": route.quality}
         notes.append(f"max_score: keeps at least {route.point.kept[1]:.1%} of the quality, as the report reckons it")
     head = "".join(f"# {note}.\n" for note in ("Written by `tierwise replay` from " + file.path.name, *notes))
     out.write_text(head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _calibrated(simulation: Simulation, cache: CacheChoice, out: Path) -> dict[str, Any]:
+    """Return the settings of a new threshold: by a calibration, unless the present one is without any."""
+    if simulation.config.cache.threshold is not None:
+        return {"threshold": cache.point.threshold}
+    file, point = out.resolve().with_suffix(".calibration.json"), cache.point
+    Calibration(
+        point.threshold,
+        cache.max_error_rate,
+        CONFIDENCE,
+        hits=point.compared,
+        wrong=math.ceil(point.wrong * point.compared),
+        upper_bound=point.upper,
+        models=simulation.config.cache.calibrated().models,
+        data=hashlib.sha256(simulation.replayed.compared.tobytes()).hexdigest(),
+    ).save(file)
+    return {"calibration": str(file)}

@@ -66,6 +66,7 @@ class Gate:
             "begun": _name(begun(request.body["messages"], tenant)),
             "continued": _name(continued(request.body["messages"], said, tenant) if said else None),
             "batch": record.batch,
+            "free": record.free,
             "latency_s": _known(record.latency_s),
             "ok": record.ok,
             **self._shape(plain, request),
@@ -100,6 +101,7 @@ def _counts(record: Record, messages: Sequence[Mapping[str, Any]], said: Mapping
         "prompt_tokens": _known(record.prompt_tokens),
         "completion_tokens": _known(completion),
         "cached_tokens": _known(record.cached_tokens),
+        "cache_write_tokens": _known(record.cache_write_tokens),
         "counted_tokens": _tokens(messages, record.body["model"]) if record.prompt_tokens is None else 0,
         "answer_tokens": answer,
     }

@@ -56,7 +56,8 @@ def routes_of(replayed: Replayed, config: GatewayConfig) -> Routes:
         reasons[row] = names.setdefault(found.reason, len(names))
         free[row] = rules.free(row, found)
         talks.answered(row, max(held, int(tiers[replayed.served[row] if hit[row] else row])), now)
-    return Routes(tiers, Labels(reasons, list(names)), free)
+    keep = replayed.keep
+    return Routes(keep(tiers), Labels(keep(reasons), list(names)), keep(free))
 
 
 class _Rules:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.config import GatewayConfig
 from app.errors import ConfigError
-from app.replay.files import find
+from app.replay.files import find, shown_name
 from app.replay.table import BadLines, Columns, Rows, write
 from app.replay.work import Batch, Work
 
@@ -27,7 +27,18 @@ _SHARD = 2000  # rows that are enough for a shard of scopes
 _COMPARED = 600  # hits, and as many misses, whose logged answers are compared with another's
 _NUMBERS = (
     *("time", "text_id", "scope", "entry", "semantic", "storable", "prompt_tokens", "completion_tokens"),
-    *("cached_tokens", "batch", "latency_s", "ok", "counted_tokens", "answer_tokens", "file", "line"),
+    *(
+        "cached_tokens",
+        "cache_write_tokens",
+        "batch",
+        "free",
+        "latency_s",
+        "ok",
+        "counted_tokens",
+        "answer_tokens",
+        "file",
+        "line",
+    ),
     *("needed_tokens", "limit", "raised_limit", "added_tokens", "begun", "continued", "anonymous"),
 )
 
@@ -69,7 +80,11 @@ class Labels:
         return np.array([wanted(name) for name in self.names], bool)[self.index]
 
 
-_LATER = tuple(name for name in _NUMBERS if name not in ("scope", "entry", "semantic", "storable", "file", "line"))
+Keep = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def _as_it_is(array: NDArray[Any]) -> NDArray[Any]:
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,7 @@ class Replayed:
         compared: Pairs of rows and how their logged answers compare (`work.SAME` and so on), `(pairs, 3)`.
         seconds: What each step took, on so many
         cores: of them.
+        keep: Puts an array of a row for each request where there is room for it (`Work.keep`).
     """
 
     rows: Rows
@@ -102,14 +118,15 @@ class Replayed:
     abilities: Labels
     profile: Labels
     reason: Labels
-    served: NDArray[np.int64]
-    near: NDArray[np.int64]
+    served: NDArray[np.int32]
+    near: NDArray[np.int32]
     similarity: NDArray[np.float32]
     evidence: NDArray[np.float32]
     score: NDArray[np.float32]
     compared: NDArray[np.int64]
     seconds: Mapping[str, float]
     cores: int
+    keep: Keep = _as_it_is
 
     @property
     def hit(self) -> NDArray[np.bool_]:
@@ -137,12 +154,14 @@ def play(
     columns: Mapping[str, str],
     progress: Progress,
     hire: Hire,
+    clock: Callable[[], float] = time.time,
 ) -> Replayed:
     """Play logs through the cache and the classifier of a configuration.
 
     Args:
         folder: Holds what is read of the logs meanwhile; every machine of a cluster must see it.
         hire: Starts the machines that do the work.
+        clock: Says when the month of a log without any times has ended.
 
     Raises:
         ConfigError: A log cannot be read, or none has a request.
@@ -155,16 +174,18 @@ def play(
         count, bad = write(pieces, work.rows)
         if not count:
             reasons = ", ".join(f"{reason} ({lines})" for reason, lines in bad.reasons.items())
-            raise ConfigError(f"there is no request in {', '.join(files)}{': ' if reasons else ''}{reasons}")
+            raise ConfigError(
+                f"there is no request in {', '.join(map(shown_name, files))}{': ' if reasons else ''}{reasons}"
+            )
         rows = Rows(work.rows)
-        numbers, untimed = _timed(rows.columns(*_NUMBERS))
+        numbers = {name: work.keep(rows.column(name)) for name in _NUMBERS}
+        times, untimed = _timed(numbers, clock())
+        numbers["time"] = work.keep(times)
         scopes = _arrange(work, numbers)
-        # all that is kept in memory: some hundred bytes a request
-        numbers = {name: _narrow(name, numbers[name]) for name in _LATER}
         laps.end("read")
         scores = _encode(cluster, work, len(work.array("texts")), progress)
         laps.end("embed and score")
-        decided = _decide(cluster, scopes, count, progress)
+        decided = _decide(cluster, work, scopes, count, progress)
         laps.end("decide")
         compared = _compare(cluster, decided, numbers, progress)
         laps.end("compare")
@@ -175,21 +196,27 @@ def play(
         bad=bad,
         columns=numbers,
         untimed=untimed,
-        **{name: Labels(*rows.labels(name)) for name in ("tenant", "route", "model", "abilities", "profile")},
+        **{name: _labels(work, rows, name) for name in ("tenant", "route", "model", "abilities", "profile")},
         reason=decided.reason,
         served=decided.served,
         near=decided.near,
         similarity=decided.similarity,
         evidence=decided.evidence,
-        score=scores[np.load(work.folder / "text.npy")],
+        score=work.keep(scores[work.array("text")]),
         compared=compared,
         seconds=laps.seconds,
         cores=cores,
+        keep=work.keep,
     )
 
 
-def _timed(numbers: Columns) -> tuple[Columns, int]:
-    """Give the rows without a time one between their neighbours', and count them; a log without any is a month's."""
+def _labels(work: Work, rows: Rows, name: str) -> Labels:
+    index, names = rows.labels(name)
+    return Labels(work.keep(index), names)
+
+
+def _timed(numbers: Columns, now: float) -> tuple[NDArray[np.float64], int]:
+    """Give the rows without a time one between their neighbours', and count them; a log without any gets a month's."""
     times, place = numbers["time"], np.empty(len(numbers["time"]))
     # in the order of the files and their lines: they are read at the same time, and come mixed
     place[np.lexsort((numbers["line"], numbers["file"]))] = np.arange(len(place))
@@ -197,12 +224,8 @@ def _timed(numbers: Columns) -> tuple[Columns, int]:
     if known.any():
         order = np.argsort(place[known])
         given = place[known][order], times[known][order]
-        return {**numbers, "time": np.where(known, times, np.interp(place, *given))}, int((~known).sum())
-    return {**numbers, "time": place * MONTH_S / len(place)}, len(place)
-
-
-def _narrow(name: str, column: NDArray[Any]) -> NDArray[Any]:
-    return column.astype(np.float32) if column.dtype == np.float64 and name != "time" else column
+        return np.where(known, times, np.interp(place, *given)), int((~known).sum())
+    return now + ((place + 1) / len(place) - 1) * MONTH_S, len(place)
 
 
 def _arrange(work: Work, numbers: Columns) -> list[dict[str, int]]:
@@ -237,15 +260,18 @@ def _encode(cluster: Machines, work: Work, texts: int, progress: Progress) -> ND
 @dataclass(frozen=True, slots=True)
 class _Decided:
     reason: Labels
-    served: NDArray[np.int64]
-    near: NDArray[np.int64]
+    served: NDArray[np.int32]
+    near: NDArray[np.int32]
     similarity: NDArray[np.float32]
     evidence: NDArray[np.float32]
 
 
-def _decide(cluster: Machines, shards: Sequence[Mapping[str, int]], rows: int, progress: Progress) -> _Decided:
-    reason, served, near = np.zeros(rows, np.int32), np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
-    similarity, evidence = np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
+def _decide(
+    cluster: Machines, work: Work, shards: Sequence[Mapping[str, int]], rows: int, progress: Progress
+) -> _Decided:
+    # every row is decided once
+    reason, served, near = (work.new_array(name, (rows,), "<i4") for name in ("reason", "served", "near"))
+    similarity, evidence = (work.new_array(name, (rows,), "<f4") for name in ("similarity", "evidence"))
     names: dict[str, int] = {}
     for batch in _told(cluster.decide(shards), progress("decide", rows), lambda batch: len(batch["row"])):
         at = batch["row"]

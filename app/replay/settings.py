@@ -7,7 +7,7 @@ adds the misses that have enough of it; what this changes for later requests, by
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from app.replay.work import ALIKE, DIFFERENT, SAME
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05)
 QUALITIES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 _LOOSER, _STRICTER, _STEP = 0.10, 0.15, 0.01  # thresholds that are looked at, around the present one
 _BINS = 50  # of the score
 Floats = NDArray[np.float64]
@@ -90,7 +90,7 @@ def _upper(groups: Sequence[tuple[int, NDArray[np.bool_]]]) -> float:
     """Bound the share of wrong hits: of hits and of misses apart, since they were not sampled alike."""
     there = [(count, wrong) for count, wrong in groups if count]
     among = sum(count for count, _ in there)
-    confidence = 1 - (1 - _CONFIDENCE) / max(len(there), 1)  # all of the bounds must hold
+    confidence = 1 - (1 - CONFIDENCE) / max(len(there), 1)  # all of the bounds must hold
     bounds = [count * (upper_bound(int(w.sum()), len(w), confidence) if len(w) else 1.0) for count, w in there]
     return sum(bounds) / among if among else 1.0
 
@@ -120,7 +120,7 @@ def cache_choices(points: Sequence[ThresholdPoint], wrong_usd: float) -> list[Ca
 
 def _loosest(points: Sequence[ThresholdPoint], rate: float) -> ThresholdPoint | None:
     """Return the last threshold that adds hits before the first that fails, of those with comparisons enough."""
-    needed = int(np.ceil(np.log(1 - _CONFIDENCE) / np.log(1 - rate)))  # were none of them wrong
+    needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - rate)))  # were none of them wrong
     found: ThresholdPoint | None = None
     for point in points:
         if point.compared >= needed:
@@ -151,11 +151,8 @@ def route_points(replayed: Replayed, costs: Costs, model: QualityModel, routed: 
     fixed_usd = float(costs.tier_usd[bound, costs.tier[bound]].sum())
     scores = replayed.score[free].astype(float)
     bins = np.minimum((scores * _BINS).astype(int), _BINS - 1)
-    usd = _binned(bins, costs.tier_usd[free])
-    weak = [
-        _binned(bins, np.stack([model.weak(scores, np.full(len(scores), t), end) for t in range(tiers)], 1))
-        for end in range(3)
-    ]
+    usd = _binned(bins, (costs.tier_usd[free, t] for t in range(tiers)))
+    weak = [_binned(bins, (model.weak(scores, np.full(1, t), end) for t in range(tiers))) for end in range(3)]
     count = np.bincount(bins, minlength=_BINS)
     edges = range(0, _BINS + 1, 1 if tiers <= 3 else 5)
     points = []
@@ -180,9 +177,9 @@ def route_points(replayed: Replayed, costs: Costs, model: QualityModel, routed: 
     return best
 
 
-def _binned(bins: NDArray[np.int64], values: Floats) -> Floats:
-    """Sum rows of values, `(rows, tiers)`, by bin: `(_BINS, tiers)`."""
-    columns = [np.bincount(bins, weights=column, minlength=_BINS) for column in values.T]
+def _binned(bins: NDArray[np.int64], by_tier: Iterable[Floats]) -> Floats:
+    """Sum the values of each tier, `(rows,)`, by bin: `(_BINS, tiers)`."""
+    columns = [np.bincount(bins, weights=np.broadcast_to(of, len(bins)), minlength=_BINS) for of in by_tier]
     return np.asarray(np.stack(columns, axis=1), np.float64)
 
 

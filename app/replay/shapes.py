@@ -24,13 +24,14 @@ from app.schema import BATCH_TIERS
 
 COLUMNS = (
     *("time", "tenant", "route", "model", "prompt", "messages", "request", "answer", "response", "prompt_tokens"),
-    *("completion_tokens", "cached_tokens", "latency_s", "latency_ms", "status"),
+    *("completion_tokens", "cached_tokens", "cache_write_tokens", "latency_s", "latency_ms", "status"),
 )
 # What may stand beside the messages of a row that is a request itself; its other fields are the log's.
 _OPTIONS = (
     *("system", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "stop", "seed", "tools"),
     *("tool_choice", "response_format", "presence_penalty", "frequency_penalty", "reasoning_effort"),
 )
+_LONGEST_S = 86400.0  # a latency from here on is a mistake, such as of a unit
 _KINDS = {"input": "prompt_tokens", "output": "completion_tokens"}
 
 
@@ -44,7 +45,10 @@ class Record:
         route: The part of an application that asked, as the log names it.
         time: Unix time of the request.
         answer: The completion in OpenAI's form.
+        cached_tokens: Those of the prompt that the provider had in its own cache, and
+        cache_write_tokens: those that it has put there for this request.
         batch: Whether it was billed as a batch.
+        free: Whether it cost nothing, since a cache in front of the provider had the answer.
         ok: Whether it was answered.
     """
 
@@ -56,9 +60,11 @@ class Record:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     batch: bool = False
     latency_s: float | None = None
     ok: bool = True
+    free: bool = False
 
 
 def read_record(row: Row, columns: Mapping[str, str] = {}) -> Record:
@@ -124,6 +130,7 @@ def _litellm(row: Row) -> Record:
         latency_s=None if start is None or end is None else end - start,
         ok=succeeded(row.get("status")),
         counted=row,
+        free=str(row.get("cache_hit")).lower() == "true" and not number(first(row, "spend", "response_cost")),
     )
 
 
@@ -153,9 +160,15 @@ def _langfuse(row: Row) -> Record:
 
 def _buckets(counted: Mapping[str, Any]) -> dict[str, Any]:
     """Add up Langfuse's kinds of tokens, which do not overlap: cached ones are none of `input`."""
-    sums = {kind: [number(count) or 0 for name, count in counted.items() if name.startswith(kind)] for kind in _KINDS}
+    sums: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+    for name, count in counted.items():
+        kind = "input" if name.endswith("_input_tokens") else name.partition("_")[0]  # Anthropic's names, and others
+        if kind in sums:
+            sums[kind].append(number(count) or 0)
     totals = {ours: sum(sums[kind]) for kind, ours in _KINDS.items() if sums[kind]}
-    return {**counted, **totals, "cached_tokens": first(counted, "input_cached_tokens", "input_cache_read")}
+    cached = first(counted, "input_cached_tokens", "input_cache_read", "cache_read_input_tokens")
+    written = first(counted, "input_cache_creation", "cache_creation_input_tokens")
+    return {**counted, **totals, "cached_tokens": cached, "cache_write_tokens": written}
 
 
 def _helicone(row: Row) -> Record:
@@ -198,6 +211,7 @@ def _record(
     latency_s: float | None,
     ok: bool,
     counted: Mapping[str, Any],
+    free: bool = False,
 ) -> Record:
     answer = completion_of(said)
     within, beside = counts_of(inside(said, "usage")), counts_of(counted)
@@ -211,9 +225,11 @@ def _record(
         beside.prompt if within.prompt is None else within.prompt,
         beside.completion if within.completion is None else within.completion,
         beside.cached if within.cached is None else within.cached,
+        beside.written if within.written is None else within.written,
         tier in BATCH_TIERS,
-        latency_s if latency_s is not None and latency_s >= 0 else None,
+        latency_s if latency_s is not None and 0 <= latency_s < _LONGEST_S else None,
         ok,
+        free,
     )
 
 

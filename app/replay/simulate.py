@@ -96,9 +96,9 @@ def simulate(replayed: Replayed, costs: Costs, config: GatewayConfig) -> Simulat
         replayed,
         config,
         costs,
-        after_usd,
-        after_s,
-        ~hit,
+        replayed.keep(after_usd),
+        replayed.keep(after_s),
+        replayed.keep(~hit),
         model,
         present,
         wrong_usd,
@@ -124,10 +124,11 @@ def answered_in_time(replayed: Replayed, miss_s: Floats, coalesce: bool) -> tupl
     wait_s = np.where(known, np.maximum(0.0, times[served] + miss_s[served] - times), 0.0)
     early = (wait_s > 0) & ~(replayed.exact & coalesce)
     reason = replayed.reason
+    moved = np.where(early, len(reason.names), reason.index)
     kept = replace(
         replayed,
-        reason=Labels(np.where(early, len(reason.names), reason.index).astype(np.int32), [*reason.names, _IN_FLIGHT]),
-        served=np.where(early, -1, replayed.served),
+        reason=Labels(replayed.keep(moved.astype(np.int32)), [*reason.names, _IN_FLIGHT]),
+        served=replayed.keep(np.where(early, -1, replayed.served).astype(np.int32)),
     )
     return kept, np.where(early, 0.0, wait_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,24 +37,32 @@ SCHEMA = pa.schema(
         ("refusal", pa.string()),  # why the cache must not be asked; empty if it may
         ("storable", pa.bool_()),
         ("abilities", pa.string()),  # what it takes beside text, by commas
-        ("needed_tokens", pa.int64()),  # of its prompt and the longest answer that it asks for
+        ("needed_tokens", pa.int32()),  # of its prompt and the longest answer that it asks for
         ("profile", pa.string()),
-        ("limit", pa.int64()),  # the profile's, on the answer; 0 for none
-        ("raised_limit", pa.int64()),  # for a second try, where that cuts it; 0 for no second try
-        ("added_tokens", pa.int64()),  # to the prompt, by its profile; below 0 those left out
+        ("limit", pa.int32()),  # the profile's, on the answer; 0 for none
+        ("raised_limit", pa.int32()),  # for a second try, where that cuts it; 0 for no second try
+        ("added_tokens", pa.int32()),  # to the prompt, by its profile; below 0 those left out
         ("begun", pa.uint64()),  # the conversation that it goes on with; 0 for none
         ("continued", pa.uint64()),  # and that of the next turn; 0 if the answer is not known
-        ("prompt_tokens", pa.float64()),
-        ("completion_tokens", pa.float64()),
-        ("cached_tokens", pa.float64()),
+        ("prompt_tokens", pa.float32()),
+        ("completion_tokens", pa.float32()),
+        ("cached_tokens", pa.float32()),
+        ("cache_write_tokens", pa.float32()),
         ("batch", pa.bool_()),
-        ("latency_s", pa.float64()),
+        ("free", pa.bool_()),  # a cache that the log is of had the answer
+        ("latency_s", pa.float32()),
         ("ok", pa.bool_()),
-        ("counted_tokens", pa.int64()),  # of the prompt, where the log does not say
-        ("answer_tokens", pa.int64()),  # of the answer, likewise; -1 without an answer
+        ("counted_tokens", pa.int32()),  # of the prompt, where the log does not say
+        ("answer_tokens", pa.int32()),  # of the answer, likewise; -1 without an answer
     ]
 )
-_EMPTY = {field.name: {"string": "", "double": float("nan"), "bool": False}.get(str(field.type), 0) for field in SCHEMA}
+_EMPTY = {
+    field.name: {"string": "", "double": float("nan"), "float": float("nan"), "bool": False}.get(str(field.type), 0)
+    for field in SCHEMA
+}
+# What reading a row may raise when a field of it is nothing that we know.
+_UNFIT = (TypeError, ValueError, KeyError, AttributeError, RecursionError, ArithmeticError, pa.ArrowException)
+_OPEN = 500  # batches whose description is kept at hand
 BATCH = 1000  # rows of a batch in the file; all but the last have as many
 Columns = dict[str, NDArray[Any]]
 
@@ -69,10 +78,21 @@ def tables(index: int, file: str, columns: Mapping[str, str], gate: Gate) -> Ite
     for line, row in read_rows(file):
         batch.append({**_EMPTY, **_fields(row, columns, gate), "file": index, "line": line})
         if len(batch) == BATCH:
-            yield pa.Table.from_pylist(batch, SCHEMA)
+            yield _table(batch)
             batch = []
     if batch:
-        yield pa.Table.from_pylist(batch, SCHEMA)
+        yield _table(batch)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Make a piece of the table; a row with a value that no column can hold becomes a bad line."""
+    try:
+        return pa.Table.from_pylist(rows, SCHEMA)
+    except _UNFIT as error:
+        if len(rows) > 1:
+            return pa.concat_tables(_table([row]) for row in rows)
+        bad = {"file": rows[0]["file"], "line": rows[0]["line"], "error": _unfit(error)}
+        return pa.Table.from_pylist([{**_EMPTY, **bad}], SCHEMA)
 
 
 def _fields(row: Row | BadLineError, columns: Mapping[str, str], gate: Gate) -> dict[str, Any]:
@@ -82,8 +102,12 @@ def _fields(row: Row | BadLineError, columns: Mapping[str, str], gate: Gate) -> 
         return gate.fields(read_record(row, columns))
     except BadLineError as error:
         return {"error": str(error)}
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        return {"error": f"a field of another type than it should have ({type(error).__name__})"}
+    except _UNFIT as error:
+        return {"error": _unfit(error)}
+
+
+def _unfit(error: Exception) -> str:
+    return f"a field of another type or size than it should have ({type(error).__name__})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,28 +156,40 @@ class Rows:
     """The written rows, mapped into memory: the system reads what is asked for, and forgets it when it must."""
 
     def __init__(self, file: Path) -> None:
-        self._reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        self._batches = [self._reader.get_batch(i) for i in range(self._reader.num_record_batches)]
+        self._source = pa.memory_map(str(file))
+        self._reader = pa.ipc.open_file(self._source)
+        self._batch = functools.lru_cache(_OPEN)(self._reader.get_batch)
 
     def __len__(self) -> int:
-        return sum(map(len, self._batches))
+        batches = self._reader.num_record_batches
+        return (batches - 1) * BATCH + len(self._batch(batches - 1)) if batches else 0
 
     def value(self, name: str, row: int) -> Any:
         """Return one field of one row."""
         batch, within = divmod(row, BATCH)
-        return self._batches[batch].column(name)[within].as_py()
+        return self._batch(batch).column(name)[within].as_py()
 
-    def columns(self, *names: str) -> Columns:
-        """Return columns of numbers and flags, each `(rows,)`."""
-        return {
-            name: np.concatenate([batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches])
-            for name in names
-        }
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of numbers or flags, `(rows,)`."""
+        kind = np.dtype(SCHEMA.field(name).type.to_pandas_dtype())
+        column, start = np.empty(len(self), kind), 0
+        for part in self._parts(name):
+            column[start : start + len(part)] = part.to_numpy(zero_copy_only=False)
+            start += len(part)
+        return column
 
     def labels(self, name: str) -> tuple[NDArray[np.int32], Sequence[str]]:
         """Return a column of a few texts as indices, `(rows,)`, into the texts."""
-        column = pa.chunked_array([batch.column(name) for batch in self._batches], pa.string())
-        encoded = column.dictionary_encode().combine_chunks()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.chunk(0)
-        return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
+        names: dict[str, int] = {}
+        index, start = np.empty(len(self), np.int32), 0
+        for part in self._parts(name):
+            encoded = part.dictionary_encode()
+            places = [names.setdefault(text, len(names)) for text in encoded.dictionary.to_pylist()]
+            index[start : start + len(part)] = np.array(places, np.int32)[encoded.indices.to_numpy()]
+            start += len(part)
+        return index, list(names)
+
+    def _parts(self, name: str) -> Iterator[pa.Array]:
+        wanted = pa.ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name)])
+        reader = pa.ipc.open_file(self._source, options=wanted)
+        return (reader.get_batch(i).column(0) for i in range(reader.num_record_batches))

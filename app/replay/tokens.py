@@ -46,7 +46,8 @@ def logged_tokens(replayed: Replayed, config: GatewayConfig) -> tuple[Tokens, di
         "completion tokens": int(no_completion.sum()),
         "answer": int((numbers["answer_tokens"] < 0).sum()),
     }
-    return Tokens(prompt, completion, np.ones(len(prompt))), estimated
+    keep = replayed.keep
+    return Tokens(keep(prompt), keep(completion), np.broadcast_to(np.float64(1), len(prompt))), estimated
 
 
 def shaped_tokens(logged: Tokens, replayed: Replayed, config: GatewayConfig) -> Tokens:
@@ -62,7 +63,8 @@ def shaped_tokens(logged: Tokens, replayed: Replayed, config: GatewayConfig) -> 
     again = (raised > 0) & (said > limit)
     completion = np.where(again, first + np.minimum(said, raised), first)
     calls = np.where(again, 2.0, 1.0)
-    return Tokens(prompt * calls, completion, calls)
+    keep = replayed.keep
+    return Tokens(keep(prompt * calls), keep(completion), keep(calls))
 
 
 def _lengths(replayed: Replayed, by_profile: Mapping[str, int]) -> Floats:

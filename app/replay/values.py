@@ -13,7 +13,9 @@ import msgspec
 from app.replay.files import BadLineError
 
 _ROLES = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant"}
-_MILLISECONDS = 1e11  # a Unix time above it is one
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # a Unix time above the first has so many units in a second
+_FIRST, _LAST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2000, 2100))
+_MOST_TOKENS = 2**24  # a count from here on is a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Counts:
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
+    written: int | None = None  # of the prompt, into the provider's cache
 
 
 def messages_of(asked: Any) -> list[dict[str, Any]]:
@@ -72,15 +75,18 @@ def counts_of(usage: Any) -> Counts:
         return Counts()
     prompt = number(first(usage, "prompt_tokens", "promptTokens"))
     cached = number(first(usage, "cached_tokens", "prompt_cache_read_tokens"))
+    written = number(first(usage, "cache_write_tokens", "cache_creation_input_tokens", "prompt_cache_write_tokens"))
     details = decoded(usage.get("prompt_tokens_details")) or decoded(usage.get("input_tokens_details"))
-    if isinstance(details, dict) and cached is None:
-        cached = number(details.get("cached_tokens"))
+    if isinstance(details, dict):
+        cached = number(details.get("cached_tokens")) if cached is None else cached
+        written = number(details.get("cache_write_tokens")) if written is None else written
     if prompt is None and (fresh := number(usage.get("input_tokens"))) is not None:
         # Anthropic counts the cached ones beside, OpenAI's Responses API among them
         beside = [number(usage.get(name)) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
         prompt, cached = fresh + sum(beside), cached or beside[0]
     completion = number(first(usage, "completion_tokens", "completionTokens", "output_tokens"))
-    return Counts(*(None if count is None or count < 0 else int(count) for count in (prompt, completion, cached)))
+    counts = (prompt, completion, cached, written)
+    return Counts(*(int(count) if count is not None and 0 <= count < _MOST_TOKENS else None for count in counts))
 
 
 def latency_of(row: Mapping[str, Any]) -> float | None:
@@ -99,10 +105,22 @@ def succeeded(status: Any) -> bool:
 
 
 def unix_time(value: Any) -> float | None:
-    """Read a Unix time, in seconds or milliseconds, or a date and time; one without a zone is UTC."""
+    """Read a Unix time, from seconds to nanoseconds, or a date and time; one without a zone is UTC.
+
+    Returns:
+        Seconds; None for none, and for one before 2000 or from 2100 on, such as the 0 of a field that was never set.
+
+    Raises:
+        BadLineError: It is a text of no form that we know.
+    """
+    seconds = _seconds(value)
+    return seconds if seconds is not None and _FIRST <= seconds < _LAST else None
+
+
+def _seconds(value: Any) -> float | None:
     stamp = number(value)
     if stamp is not None:
-        return stamp / 1000 if stamp > _MILLISECONDS else stamp
+        return stamp / next((units for least, units in _UNITS if stamp > least), 1.0)
     if isinstance(value, str) and value.strip():
         try:
             value = datetime.fromisoformat(value.strip())
@@ -119,7 +137,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         read = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return read if math.isfinite(read) else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from app.pricing import Price
 from app.replay.quality import seen
 from app.replay.routes import UNSUPPORTED
@@ -29,12 +31,14 @@ def assumptions(simulation: Simulation) -> list[str]:
         "An answer is stored once it is there: before, an identical request waits for it, and one of the same meaning "
         "is a miss."
     )
+    if free := int(np.asarray(replayed.columns["free"]).sum()):
+        say(f"Free before, since a cache had the answer: {free:,} requests; here they are asked like any other.")
     if costs.unpriced:
         say(f"Counted as free, since no price is known: {', '.join(costs.unpriced)}. Set `price_list`.")
-    if free := _free(simulation):
+    if local := _free(simulation):
         say(
-            f"Free by the configuration: {', '.join(free)}. Where the machine is not yours already, set `llm.price` to "
-            "its `usd_per_gpu_hour` and the `output_tokens_per_s` that you measured."
+            f"Free by the configuration: {', '.join(local)}. Where the machine is not yours already, set `llm.price` "
+            "to its `usd_per_gpu_hour` and the `output_tokens_per_s` that you measured."
         )
     say("Latency: " + "; ".join(f"{tier}: {words}" for tier, words in costs.latency.items()) + ".")
     assumed = config.replay
@@ -98,7 +102,7 @@ def _free(simulation: Simulation) -> list[str]:
 
 _HOW = {
     "user": "taken to be one tenant, who share all answers; name the column, or the hit rate is too high",
-    "time": "put between their neighbours; a log without any is spread over a month",
+    "time": "put between their neighbours; a log without any is spread over the month that ends now",
     "model": "taken to be the baseline's",
     "prompt tokens": "counted by the tokenizer of the model, or of gpt-4o where that is not public",
     "completion tokens": "counted likewise, else the mean of the others",

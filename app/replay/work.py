@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +54,20 @@ class Work:
 
     def array(self, name: str) -> NDArray[Any]:
         """Map a written array into memory."""
-        mapped: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-        return mapped
+        return np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="r"))
 
     def new_array(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Make an array on disk, to be filled."""
         file = self.folder / f"{name}.npy"
         np.lib.format.open_memmap(file, "w+", dtype, shape).flush()  # type: ignore[no-untyped-call]
-        made: NDArray[Any] = np.load(file, mmap_mode="r+")
-        return made
+        return np.asarray(np.load(file, mmap_mode="r+"))
+
+    def keep(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Put an array on the disk and map it into memory, where the system forgets it when it must; to be read."""
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".npy") as file:  # the map outlives the name
+            np.save(file, array)
+            file.flush()
+            return np.asarray(np.load(file.name, mmap_mode="r"))
 
 
 def local_embedder(config: CacheConfig) -> OnnxEmbedder:

@@ -116,6 +116,7 @@ def test_of_two_prices_for_a_day_the_later_in_the_list_counts() -> None:
         ("gpt-3.5-turbo", date(2023, 5, 1), 2, 2),
         ("gpt-3.5-turbo", date(2023, 7, 1), 1.5, 2),
         ("gpt-3.5-turbo", date(2024, 7, 1), 0.5, 1.5),
+        ("azure/gpt-35-turbo", date(2023, 7, 1), 1.5, 2),
         ("openai/gpt-4o-mini", date(2025, 1, 1), 0.15, 0.6),
         ("claude-instant-1.2", date(2023, 9, 1), 1.63, 5.51),
         ("anthropic/claude-instant-1.2", date(2024, 1, 1), 0.8, 2.4),

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,9 @@ def test_what_the_log_leaves_out_is_estimated_and_said_to_be(tmp_path: Path) -> 
         pytest.approx(1 / 3, abs=1e-3),
     )
     assert shown["cache"]["measured_false_hits"] is None
-    assert any("spread over a month" in line for line in shown["assumptions"])
+    last = datetime.fromisoformat(shown["by_day"][-1]["name"]).replace(tzinfo=UTC)
+    assert timedelta(0) <= datetime.now(UTC) - last < timedelta(days=2)  # at the prices of now
+    assert any("spread over the month that ends now" in line for line in shown["assumptions"])
 
 
 @pytest.mark.parametrize("columns", ["prompt", "prompt=", "promt=question"])

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from app.errors import ConfigError
+from app.replay import files
 from app.replay.files import BadLineError, find, read_rows
 
 LINES = b'{"prompt": "What is a monad?"}\n\n{"prompt": "And a functor?"}\n'
@@ -136,4 +139,58 @@ def test_the_options_of_a_folders_url_are_those_of_its_files(tmp_path: Path) -> 
     written(tmp_path, "log.jsonl")
     (file,) = find([f"file://{tmp_path}?region=eu-west-1"])
     assert file == f"file://{tmp_path}/log.jsonl?region=eu-west-1"
+    assert list(read_rows(file)) == ROWS
+
+
+def test_a_mark_of_the_byte_order_costs_no_line(tmp_path: Path) -> None:
+    assert list(read_rows(written(tmp_path, "log.jsonl", b"\xef\xbb\xbf" + LINES))) == ROWS
+
+
+def test_an_array_may_stand_after_blanks_and_be_written_over_many_lines(tmp_path: Path) -> None:
+    log = written(tmp_path, "log.json", b'\xef\xbb\xbf\n [\n {"prompt":\n "a, [\\"{"},\n\n {"b": [{}, [1]]} ]\n')
+    assert list(read_rows(log)) == [(1, {"prompt": 'a, ["{'}), (2, {"b": [{}, [1]]})]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_an_array_is_read_in_pieces_wherever_they_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    rows = [{"prompt": 'a "quoted\\" [word]', "n": [i, {"x": "}"}]} for i in range(9)]
+    log = written(tmp_path, "log.json", json.dumps(rows).encode())
+    monkeypatch.setattr(files, "_ARRAY_BYTES", size)
+    assert [row for _, row in read_rows(log)] == rows
+
+
+def test_arrays_may_follow_each_other(tmp_path: Path) -> None:
+    log = written(tmp_path, "log.json", b'[{"prompt": "a"}]\n[{"prompt": "b"}, {"prompt": "c"}]\n')
+    assert [row for _, row in read_rows(log)] == [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}]
+
+
+def test_an_array_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    (one, two) = read_rows(written(tmp_path, "log.json", b'[{"prompt": "a"}, {"prompt": "b'))
+    assert (one, two[0], str(two[1])) == ((1, {"prompt": "a"}), 2, "the file breaks off here")
+
+
+@pytest.mark.parametrize("broken", [b'{"prompt": nul}', b'{"prompt": "b"}}', b"7", b'{"prompt": "\xff"}'])
+def test_a_broken_value_of_an_array_costs_itself_alone(tmp_path: Path, broken: bytes) -> None:
+    rows = list(read_rows(written(tmp_path, "log.json", b'[{"prompt": "a"}, ' + broken + b', {"prompt": "c"}]')))
+    assert [row for _, row in rows if isinstance(row, dict)] == [{"prompt": "a"}, {"prompt": "c"}]
+    assert [number for number, row in rows if isinstance(row, BadLineError)] == [2]
+
+
+def test_a_cell_of_parquet_that_cannot_be_read_costs_its_row(tmp_path: Path) -> None:
+    texts = pa.array([b"a", b"\xff\xfe", b"c"], pa.binary()).cast(pa.string(), safe=False)
+    times = pa.array([0, 0, 2**62], pa.int64()).cast(pa.timestamp("us"))
+    pq.write_table(pa.table({"prompt": texts, "time": times}), tmp_path / "log.parquet")
+    (_, good), (second, utf8), (third, date) = read_rows(str(tmp_path / "log.parquet"))
+    assert isinstance(good, dict)
+    assert (good["prompt"], second, third) == ("a", 2, 3)
+    assert {str(utf8), str(date)} == {"a cell that cannot be read"}
+
+
+def test_names_in_a_folder_behind_a_url_may_have_any_sign(tmp_path: Path) -> None:
+    folder = tmp_path / "50% #1"
+    folder.mkdir()
+    written(folder, "a?b 100%25.jsonl")
+    (file,) = find([f"file://{quote(str(folder))}"])
     assert list(read_rows(file)) == ROWS

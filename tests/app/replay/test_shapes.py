@@ -208,3 +208,56 @@ def test_a_system_prompt_beside_the_messages_is_one_of_them() -> None:
     row = {"request": {"model": "m", "system": "Be brief.", "messages": ASKED[1:]}}
     assert read_record(row).body["messages"] == ASKED
     assert "system" not in read_record(row).body
+
+
+@pytest.mark.parametrize("units", [1, 10**3, 10**6, 10**9])
+def test_a_time_is_read_in_seconds_or_any_thousandth_of_them(units: int) -> None:
+    assert read_record({"prompt": "a", "time": int(NOON) * units}).time == NOON
+
+
+@pytest.mark.parametrize("time", [0, "0", -5, 1, "1969-12-31T00:00:00Z", "0001-01-01", "2100-01-01", 10**30, 4.2e12])
+def test_a_time_that_no_request_can_have_is_unknown(time: Any) -> None:
+    assert read_record({"prompt": "a", "time": time}).time is None
+
+
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens", "cached_tokens", "latency_s"])
+def test_a_count_or_a_latency_that_no_request_can_have_is_unknown(field: str) -> None:
+    assert getattr(read_record({"prompt": "a", field: 7}), field) == 7
+    assert getattr(read_record({"prompt": "a", field: 1e300}), field) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "free"),
+    [
+        ({"cache_hit": "True", "spend": 0.0}, True),
+        ({"cache_hit": True, "spend": None}, True),
+        ({"cache_hit": "True"}, False),
+        ({"cache_hit": "False", "spend": 0}, False),
+        ({"spend": 0}, False),
+    ],
+)
+def test_a_hit_of_litellms_cache_was_free(fields: dict[str, Any], free: bool) -> None:
+    assert read_record({**LITELLM, **fields}).free is free
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a", "prompt_tokens": 30, "cached_tokens": 16, "cache_write_tokens": 9},
+        {
+            "request": BODY,
+            "response": {
+                "content": ANSWER,
+                "usage": {"input_tokens": 5, "cache_read_input_tokens": 16, "cache_creation_input_tokens": 9},
+            },
+        },
+        {
+            **LANGFUSE,
+            "usageDetails": {"input": 5, "cache_read_input_tokens": 16, "cache_creation_input_tokens": 9, "output": 6},
+        },
+        {**LANGFUSE, "usageDetails": {"input": 5, "input_cache_read": 16, "input_cache_creation": 9, "output": 6}},
+    ],
+)
+def test_tokens_put_into_a_providers_cache_are_part_of_the_prompt_and_counted(row: dict[str, Any]) -> None:
+    record = read_record(row)
+    assert (record.prompt_tokens, record.cached_tokens, record.cache_write_tokens) == (30, 16, 9)

@@ -36,6 +36,27 @@ def test_cached_tokens_and_batches_have_their_prices_before_and_after() -> None:
     assert made.after_usd[0] == pytest.approx(made.after_usd[1] / 2)
 
 
+def test_tokens_put_into_a_providers_cache_have_their_price() -> None:
+    of = replayed(2, models=["claude-haiku-4-5"], cache_write_tokens=[0, 100])
+    plain, written = costs_of(of, CONFIG).before_usd
+    assert written - plain == pytest.approx(100 * 0.25 / 1e6)  # a quarter dearer than fresh ones, at $1 a million
+
+
+def test_what_a_cache_answered_was_free_before_and_says_nothing_of_how_fast_the_model_is() -> None:
+    tokens = np.tile([10.0, 100.0], 40)
+    free = np.arange(80) < 40
+    latency = np.where(free, 0.001, 0.5 + tokens / 50)
+    of = replayed(80, completion_tokens=tokens, latency_s=latency, free=free, score=[0.9] * 80)
+    made = simulation(of)
+    assert not made.costs.before_usd[:40].any()
+    assert made.costs.before_usd[40:].all()
+    assert made.costs.latency["top"] == "0.50 s and 50 tokens a second, learnt from large in the log"
+    assert made.costs.tier_s[:2, 2] == pytest.approx([0.7, 2.5])
+    assert any(
+        "Free before, since a cache had the answer: 40 requests" in line for line in figures(made)["assumptions"]
+    )
+
+
 def test_a_price_is_that_of_the_day_of_the_request() -> None:
     days = [1_683_000_000, 1_689_000_000]  # in May and in July of 2023
     made = simulation(replayed(2, time=days, models=["gpt-3.5-turbo"]))
@@ -227,6 +248,30 @@ def test_expected_false_hits_are_those_of_the_calibration_by_the_share_of_hits_b
         "decided": 2,
         "undecided": 0,
     }
+
+
+def test_each_group_has_the_expected_false_hits_the_tier_shares_and_the_quality_of_its_own() -> None:
+    tenants, score = ["acme", "acme", "acme", "acme", "globex", "globex"], [0.1, 0.29, 0.5, 0.5, 0.9, 0.9]
+    reasons = ["miss x", "miss x", "hit exact", "hit verified", "miss x", "hit exact"]
+    shown = figures(
+        simulation(replayed(6, tenants=tenants, score=score, reasons=reasons, served=[-1, -1, 0, 0, -1, 4]))
+    )
+    acme, globex = sorted(shown["by_tenant"], key=lambda group: str(group["name"]))
+    assert acme["tiers"] == {"cache": 0.5, "local": 0.5, "mid": 0, "top": 0}
+    assert globex["tiers"] == {"cache": 0.5, "local": 0, "mid": 0, "top": 0.5}
+    wrong = shown["cache"]["expected_false_hits"]["of_semantic_hits"]
+    assert acme["expected_false_hits"] == pytest.approx([share / 2 for share in wrong], abs=1e-6)
+    assert globex["expected_false_hits"] == [0, 0, 0]
+    estimate, low, high = acme["quality_kept"]
+    assert low < estimate < high < 1
+    assert globex["quality_kept"] == [1, 1, 1]
+    lost = [(2 * (1 - ours) + 0) / 3 for ours in acme["quality_kept"]]  # of three that are routed
+    assert shown["quality"]["kept"] == pytest.approx([1 - share for share in lost], abs=1e-3)
+
+
+def test_a_group_is_not_promised_what_nothing_is_known_of() -> None:
+    (group,) = figures(simulation(replayed(), changed(cache={"threshold": 0.9})))["by_tenant"]
+    assert group["expected_false_hits"] is None
 
 
 def test_a_threshold_of_ones_own_has_no_expected_false_hits() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from app.cache import cache_key
 from app.config import GatewayConfig
@@ -41,6 +42,24 @@ def test_a_field_of_a_wrong_type_is_a_bad_line(tmp_path: Path) -> None:
     given.append({"request": {"messages": [{"role": "user", "content": "a", "tool_calls": 5}], "model": "m"}})
     count, bad = write(tables(0, log(tmp_path, given), {}, GATE), tmp_path / "rows.arrow")
     assert (count, bad.count) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"max_tokens": 10**30},
+        {"max_tokens": 1e300},
+        {"max_tokens": 10**400},
+        {"model": "\ud800"},
+        {"time": 10**400},
+        {"prompt_tokens": 10**400},
+    ],
+)
+def test_a_number_or_a_text_of_no_size_we_know_costs_no_more_than_its_row(tmp_path: Path, odd: dict[str, Any]) -> None:
+    given: list[dict[str, Any] | str] = [{"prompt": "a"}, {"prompt": "b", **odd}, {"prompt": "c"}]
+    count, bad = write(tables(0, log(tmp_path, given), {}, GATE), tmp_path / "rows.arrow")
+    assert count + bad.count == 3
+    assert {line for _, line, _ in bad.first} <= {2}
 
 
 def test_rows_are_found_across_batches(tmp_path: Path) -> None:
@@ -83,9 +102,9 @@ def test_what_must_not_be_cached_is_marked(tmp_path: Path) -> None:
 
 
 def test_what_the_log_does_not_say_is_unknown(tmp_path: Path) -> None:
-    numbers = read(tmp_path, [{"prompt": "Why?"}, {"prompt": "Why?", "answer": "So.", "prompt_tokens": 3}]).columns(
-        "prompt_tokens", "completion_tokens", "latency_s", "time", "counted_tokens", "answer_tokens"
-    )
+    rows = read(tmp_path, [{"prompt": "Why?"}, {"prompt": "Why?", "answer": "So.", "prompt_tokens": 3}])
+    names = ("prompt_tokens", "completion_tokens", "latency_s", "time", "counted_tokens", "answer_tokens")
+    numbers = {name: rows.column(name) for name in names}
     assert np.isnan([numbers[name][0] for name in ("prompt_tokens", "completion_tokens", "latency_s", "time")]).all()
     assert (numbers["prompt_tokens"][1], list(numbers["counted_tokens"]), list(numbers["answer_tokens"])) == (
         3,
@@ -99,9 +118,9 @@ def test_a_turn_goes_on_with_the_conversation_that_the_last_answer_continued(tmp
     answer = "George Eliot."
     second = [*first, {"role": "assistant", "content": answer}, {"role": "user", "content": "And when?"}]
     rows = read(tmp_path, [{"messages": first, "answer": answer}, {"messages": second, "answer": "In 1871."}])
-    talks = rows.columns("begun", "continued")
-    assert talks["begun"][0] == 0
-    assert talks["begun"][1] == talks["continued"][0] != 0
+    begun, continued = rows.column("begun"), rows.column("continued")
+    assert begun[0] == 0
+    assert begun[1] == continued[0] != 0
 
 
 def test_a_request_has_the_shape_of_its_profile(tmp_path: Path) -> None:
