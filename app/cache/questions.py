@@ -85,7 +85,7 @@ _LIVE_VALUES: tuple[str, ...] = (
     r"(?:has|have|is|are|did|does|do) .{1,60} yet|(?:is|are) .{1,40} still (?:open|alive|on|up|down|raining|snowing|available|running|single|missing|in .*)",
     r"how (?:is|are) the (?:\S+ ){1,4}(?:going|progressing|shaping up|looking)|what are people saying about .*|(?:what|what else) is (?:playing|showing|on) (?:at|in) .*",
     r"(?:has|have) (?:\S+ ){1,4}(?:landed|taken off|departed|been (?:released|announced|fixed|cancel+ed|restored|resolved|rescheduled))",
-    r"(?:who|what|where|which|how|is|are)\b(?!.*\b(?:should|can|could|would|do i|must|years?|till|if)\b).* (?<!from )now",
+    r"(?:who|what|where|which|how|is|are)\b(?!.*\b(?:should|can|could|would|do i|must|to|years?|till|if)\b).* (?<!from )now",
     r"(?:has|have) the .{1,40} (?:ended|started|begun|arrived|landed|finished|stopped|passed|resumed|reopened|resigned|been \w+ed)",
     r"how (?:busy|crowded|packed|full) (?:is|are) .*|(?:what|how (?:long|bad|heavy)) (?:is|are) the (?:wait|queue|line|congestion|delays?)(?: time)? (?:at|for|in|to|on) .*",
     r"(?:what is |any |show |give |read |get )?(?:me )?(?:in )?(?:the |any |some |more )?(?:latest |top |breaking |local |world )?"

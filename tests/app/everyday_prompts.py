@@ -529,4 +529,5 @@ Who won the Battle of Hastings?
 Write a limerick about a late train
 Plan a birthday party for a child
 Turn this list into a table: apples, pears
+What is the best way to store apples now?
 """
