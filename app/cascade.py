@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from app.cache.policy import refused
+from app.cache.refusals import refused
 from app.section import Section
 from app.shaping.schema import text_fault
 

@@ -8,6 +8,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,8 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
         config_file: Whose cache to use; its Redis is a fresh one.
 
     Returns:
-        Requests, hits, hit rate, the lookup's median and 95th percentile in ms, and those of its stages. If the rows
+        Requests, hits, hit rate, how many prompts were refused because their answers are not for others, that share
+        and the reasons, the lookup's median and 95th percentile in ms, and those of its stages. If the rows
         have a `class`, whose members may share an answer, also the wrong hits as a share of the hits with their 95 %
         interval, and beside them what fixed cosine thresholds make of the same stream with the same encoder.
 
@@ -54,7 +56,7 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
     rows = _rows(stream)
     config = read_serve_file(config_file).config
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder), persistent=False) as redis:
-        decisions, stages = asyncio.run(_play(rows, config, redis.url))
+        decisions, refused, stages = asyncio.run(_play(rows, config, redis.url))
     _write(out, decisions)
     times = [row["ms"] for row in decisions]
     hits = sum(row["hit"] for row in decisions)
@@ -62,6 +64,9 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
         "requests": len(rows),
         "hits": hits,
         "hit_rate": round(hits / len(rows), 4),
+        "refused": refused.total(),
+        "refused_share": round(refused.total() / len(rows), 4),
+        "refused_for": dict(refused),
         "lookup_p50_ms": round(statistics.median(times), 3),
         "lookup_p95_ms": round(float(np.percentile(times, 95)), 3),
         "stages": stages,
@@ -106,9 +111,10 @@ def _fixed_thresholds(rows: Sequence[dict[str, Any]], config: GatewayConfig) -> 
 
 async def _play(
     rows: Sequence[dict[str, Any]], config: GatewayConfig, redis_url: str
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Counter[str], dict[str, Any]]:
     cache = LocalCache(config.cache, redis_url)
     decisions = []
+    refused: Counter[str] = Counter()
     for row in track(rows, "cache-eval", console=_CONSOLE):
         key = question(row["prompt"])
         started = time.perf_counter()
@@ -116,6 +122,8 @@ async def _play(
         ms = 1e3 * (time.perf_counter() - started)
         if lookup.status == "miss":
             await cache.keep(key, row["id"], lookup.embedding)
+        elif lookup.status == "bypass":
+            refused[lookup.reason] += 1
         decisions.append(
             {
                 "id": row["id"],
@@ -128,7 +136,7 @@ async def _play(
             }
         )
     await cache.close()
-    return decisions, cache.stages()
+    return decisions, refused, cache.stages()
 
 
 def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, Any]:

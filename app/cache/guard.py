@@ -26,6 +26,7 @@ from app.cache.lexicon import (
     NEGATIONS,
     NUMBERS,
     OPPOSITES,
+    PARTICLES,
     STOPWORDS,
     UNITS,
     WEEKDAYS,
@@ -145,6 +146,7 @@ def features(text: str) -> Features:
         tokens=frozenset(words)
         | frozenset(lowered)
         | (_LANGUAGE_SIGNS & set(text.lower().split()))
+        | {token for token, pattern in PARTICLES.items() if pattern.search(text)}
         | ({_THE_MONTH} if _MAY.search(text) else set()),
         words=tuple(words),
         numbers=Counter(_numbers(text)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def _groups(text: str) -> list[list[str]]:
     return [group.split() for group in text.replace("\n", " ").split("|")]
@@ -11,7 +13,9 @@ def _groups(text: str) -> list[list[str]]:
 OPPOSITES = [
     tuple(frozenset(side.split()) for side in pair.split("/"))
     for pair in (
-        "enable activate/disable deactivate|increase raise boost grow improve/decrease lower reduce cut shrink|"
+        "enable activate :on/disable deactivate :off|:in :join/:out :quit|:get/:escape|:back-up/restore|:don/:doff|"
+        "recommend recommended eat eating use try include choose/avoid avoided :away|"
+        "increase raise boost grow improve :up/decrease lower reduce cut shrink :down|"
         "increasing raising/decreasing lowering reducing|before/after|open/close|start begin/stop end quit|"
         "buy purchase/sell|buying/selling|import/export|importing/exporting|upload/download|uploading/downloading|"
         "add/remove delete|create make/delete destroy|install/uninstall|lock/unlock|accept approve/reject decline deny|"
@@ -32,6 +36,28 @@ OPPOSITES = [
         "with/without"
     ).split("|")
 ]
+
+# Verbs whose particle turns them round, with what stands between the two, as tokens for OPPOSITES.
+_OBJECT = r"(?: (?!(?:and|or|to|on|off|up|down)\b)[^\s.,;:?!]+){0,6}?"
+PARTICLES = {
+    token: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)
+    for token, pattern in {
+        ":on": rf"(?:turn|switch|flip|power)(?:s|p?ed|p?ing)?{_OBJECT} on",
+        ":off": rf"(?:turn|switch|flip|power|shut)(?:s|p?ed|p?ing|ting)?{_OBJECT} off",
+        ":up": rf"(?:turn|put|bring)(?:s|t?ing|ed)?{_OBJECT} up",
+        ":down": rf"(?:turn|put|bring|cut)(?:s|t?ing|ed)?{_OBJECT} down",
+        ":don": rf"put(?:s|ting)?{_OBJECT} on",
+        ":doff": rf"tak(?:es?|ing){_OBJECT} off",
+        ":in": r"(?:log(?:ged|ging)?|sign(?:ed|ing)?|check(?:ed|ing)?|opt(?:ed|ing)?|clock(?:ed|ing)?)[ -]?in(?:to)?",
+        ":out": r"(?:log(?:ged|ging)?|sign(?:ed|ing)?|check(?:ed|ing)?|opt(?:ed|ing)?|clock(?:ed|ing)?)[ -]?(?:out|off)",
+        ":join": r"sign(?:ed|ing)?[ -]?up",
+        ":quit": r"unsubscribe|cancel",
+        ":get": r"get(?:ting|s)?(?!(?: \S+){0,3} (?:out|rid|away)\b)",
+        ":escape": r"get(?:ting|s)?(?: \S+){0,3}? out of",
+        ":back-up": rf"back(?:ing|ed|s)?{_OBJECT} up",
+        ":away": r"(?:stay|keep|steer)(?:ing|s)? (?:away|clear|off)|cut(?:ting)? out",
+    }.items()
+}
 
 # Another member asks for another property of the same thing.
 ATTRIBUTES = _groups(

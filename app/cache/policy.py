@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
+from app.cache.refusals import refused
 from app.cache.semantic import CacheConfig
 from app.cache.volatile import uncacheable
 from app.schema import ChatRequest, Completion
@@ -45,11 +45,6 @@ def _whole(choice: dict[str, Any], tool_calls: bool) -> bool:
     return choice.get("finish_reason") == "stop" and bool(text.strip()) and not refused(text)
 
 
-def refused(text: str) -> bool:
-    """Whether an answer declines to answer. Models that do say so at once."""
-    return _REFUSAL.match(text) is not None
-
-
 def _callable(call: dict[str, Any]) -> bool:
     """Whether a call names a function and its arguments are JSON: a broken one must not be replayed for a day."""
     try:
@@ -57,11 +52,3 @@ def _callable(call: dict[str, Any]) -> bool:
         return bool(call["id"] and function["name"]) and isinstance(msgspec.json.decode(function["arguments"]), dict)
     except (KeyError, TypeError, msgspec.DecodeError):
         return False
-
-
-_REFUSAL = re.compile(
-    r"\W*(?:i['’]?m sorry|sorry|i apologi[sz]e|unfortunately)?[\s,.]*(?:but )?(?:as an ai[^,.]*, )?"
-    r"i(?:['’]m| am)? (?:can(?:not|['’]t| not)|unable to|not able to|won['’]t|will not|must decline|do(?: not|n['’]t) have)"  # noqa: E501
-    r"[^.]{0,80}\b(?:assist|help|provide|answer|comply|fulfil|access|do that|support|discuss|engage|create|generate)",
-    re.IGNORECASE,
-)

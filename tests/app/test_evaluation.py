@@ -64,6 +64,14 @@ def test_cache_eval_says_what_each_stage_of_a_lookup_took(tmp_path: Path) -> Non
     assert all(0 < figures["p50_ms"] <= figures["p95_ms"] < 1000 for figures in stages.values())
 
 
+@pytest.mark.redis
+def test_cache_eval_says_how_many_prompts_it_refused_and_why(tmp_path: Path) -> None:
+    stream = rows(tmp_path / "in.jsonl", "bitcoin price", "What time is it?", "Where is my parcel?", "What is bitcoin?")
+    figures = evaluate_cache(stream, tmp_path / "out.jsonl", LOCAL)
+    assert (figures["refused"], figures["refused_share"]) == (3, 0.75)
+    assert figures["refused_for"] == {"volatile": 2, "personal": 1}
+
+
 def pairs_file(file: Path, *pairs: tuple[str, str, int, str]) -> Path:
     lines = [json.dumps({"a": a, "b": b, "same": same, "kind": kind}) for a, b, same, kind in pairs]
     file.write_text("\n".join(lines) + "\n", "utf-8")

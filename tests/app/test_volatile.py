@@ -8,6 +8,7 @@ import time
 import pytest
 
 from app.cache.volatile import uncacheable
+from tests.app import everyday_prompts
 
 REFUSED = {
     "volatile": [
@@ -97,6 +98,24 @@ def test_what_hangs_on_the_moment_the_person_the_context_or_chance_is_named(kind
 @pytest.mark.parametrize("text", KEPT)
 def test_general_questions_and_requests_for_programs_are_kept(text: str) -> None:
     assert uncacheable(text) is None
+
+
+@pytest.mark.parametrize("text", everyday_prompts.REFUSED.splitlines())
+def test_everyday_questions_for_the_moment_or_for_ones_own_are_refused(text: str) -> None:
+    assert uncacheable(text) is not None
+    assert uncacheable(text) == uncacheable(text.upper())
+
+
+@pytest.mark.parametrize("text", everyday_prompts.KEPT.splitlines())
+def test_everyday_questions_with_the_same_words_and_a_lasting_answer_are_kept(text: str) -> None:
+    assert uncacheable(text) is None
+
+
+def test_what_is_quoted_is_talked_about_and_not_asked() -> None:
+    assert uncacheable('How do you say "what time is it" in Welsh?') is None
+    assert uncacheable("Spell “where is my parcel” backwards") is None
+    assert uncacheable("Where is my parcel “to the moon”?") == "personal"
+    assert uncacheable('Translate this: "bon voyage"') is None
 
 
 def test_the_operators_patterns_come_first() -> None:
