@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from app.cache.questions import ABOUT_ME, ABOUT_WORDS, AT_THE_MOMENT, FROM_BEFORE, LIVE_VALUE, MINE, TIMELESS
 from app.cache.surface import plain
@@ -64,7 +65,11 @@ def uncacheable(text: str, extra: Sequence[re.Pattern[str]] = ()) -> str | None:
     """
     if any(pattern.search(text) for pattern in extra):
         return "pattern"
-    examined = text if len(text) <= 2 * _EXAMINED else f"{text[:_EXAMINED]}\n{text[-_EXAMINED:]}"
+    return _shared_by_nobody(text if len(text) <= 2 * _EXAMINED else f"{text[:_EXAMINED]}\n{text[-_EXAMINED:]}")
+
+
+@lru_cache(maxsize=4096)  # asked before the lookup and before the write; what is asked often is asked word for word
+def _shared_by_nobody(examined: str) -> str | None:
     unquoted = _QUOTED.sub(" ", examined)  # what is quoted is talked about: how to say it, what it means
     for kind, pattern in _COMPILED:
         said = examined if kind == "context" else unquoted
