@@ -109,7 +109,7 @@ def doctor(
 
 @app.command("cache-eval")
 def cache_eval(
-    stream: Annotated[Path, typer.Argument(help='JSONL rows {"id", "prompt"} in arrival order.')],
+    stream: Annotated[Path, typer.Argument(help='JSONL rows {"prompt"} in arrival order, with an "id" or not.')],
     out: Annotated[Path, typer.Option(help="Where the decisions go.")],
     config: ConfigFile = LOCAL,
     json_file: JsonFile = None,
@@ -136,7 +136,7 @@ def cache_pairs(
 
 @app.command("route-eval")
 def route_eval(
-    prompts: Annotated[Path, typer.Argument(help='JSONL rows {"id", "prompt"}.')],
+    prompts: Annotated[Path, typer.Argument(help='JSONL rows {"prompt"}, with an "id" or not.')],
     out: Annotated[Path, typer.Option(help="Where the scores go.")],
     config: ConfigFile = LOCAL,
     json_file: JsonFile = None,

@@ -39,7 +39,7 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
     """Play a stream through the real cache decision and write a row for each request.
 
     Args:
-        stream: JSONL rows `{"id", "prompt"}` in arrival order; a miss is stored under its id.
+        stream: JSONL rows `{"id", "prompt"}` in arrival order, the `id` by default the line's number.
         out: JSONL rows `{"id", "hit", "served_from", "similarity", "evidence", "reason", "ms"}`; `ms` is the lookup
             with its embedding.
         config_file: Whose cache to use; its Redis is a fresh one.
@@ -239,8 +239,8 @@ def calibrate_cache(
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    """Read JSONL rows with an `id` and a `prompt`."""
-    rows = [{**row, "prompt": str(row["prompt"])} for _, row in read_rows(file, "id", "prompt")]
+    """Read JSONL rows with a `prompt`; one without an `id` has the number of its line."""
+    rows = [{"id": number, **row, "prompt": str(row["prompt"])} for number, row in read_rows(file, "prompt")]
     if not rows:
         raise ConfigError(f"`{file}` has no rows")
     return rows

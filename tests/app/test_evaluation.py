@@ -143,7 +143,12 @@ def test_route_eval_compares_the_tiers_with_those_that_the_rows_need(tmp_path: P
     assert figures["auc"] == {"score": {"small": 1.0, "large": 1.0}, "length": {"small": 1.0, "large": 1.0}}
 
 
-def test_a_row_without_an_id_is_refused_by_its_line(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"prompt": "b"}\n', "utf-8")
+def test_a_row_without_an_id_has_the_number_of_its_line_and_one_without_a_prompt_is_refused_by_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": "a", "prompt": "hello"}\n{"prompt": "thanks"}\n', "utf-8")
+    evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
+    assert [row["id"] for row in read(tmp_path / "out.jsonl")] == ["a", 2]
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"id": 2}\n', "utf-8")
     with pytest.raises(ConfigError, match="line 2"):
         evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
