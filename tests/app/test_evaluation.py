@@ -121,6 +121,7 @@ def test_route_eval_compares_the_tiers_with_those_that_the_rows_need(tmp_path: P
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     figures = evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
     assert (figures["right_tier"], figures["hard_to_small"]) == (1.0, 0.0)
+    assert figures["confusion"] == [[2, 0, 0], [0, 0, 0], [0, 0, 1]]
     assert figures["auc"] == {"score": {"small": 1.0, "large": 1.0}, "length": {"small": 1.0, "large": 1.0}}
 
 
