@@ -30,7 +30,7 @@ class QualityConfig(Section):
     Attributes:
         share: Of the routed requests, how many the best tier answers as well, in the background and at its price.
         kept: Share of routed requests whose answer is to be as good as the best tier's; by default what the router's
-            calibration promised, or 0.95.
+            calibration promised. Without one it is an aim, 0.95, that the customary cut points were not chosen by.
         confidence: Of the interval whose end must not pass it.
         judge: A tier or model that compares answers in free text, in both orders; null keeps the pairs for people, at
             `GET /v1/quality/pairs`.
