@@ -134,7 +134,7 @@ def test_what_route_eval_writes_can_be_scored_by_other_means_as_it_is(tmp_path: 
     lines = [json.dumps({"id": tier, "prompt": prompt, "tier": tier}) for prompt, tier in needs.items()]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
-    command = [sys.executable, SCORER, tmp_path / "out.jsonl", "--data", tmp_path / "in.jsonl"]
+    command = [sys.executable, str(SCORER), str(tmp_path / "out.jsonl"), "--data", str(tmp_path / "in.jsonl")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "accuracy 1.000" in said
 
