@@ -200,7 +200,7 @@ def train_classifier(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the model goes; by default, where it is found.")] = None,
     seed: int = 0,
-    passes: Annotated[int, typer.Option(min=1, help="How often.")] = 4,
+    passes: Annotated[int, typer.Option(min=1, help="How often.")] = 2,
     json_file: JsonFile = None,
 ) -> None:
     """Fine-tune the encoder that scores difficulty. An interrupted training goes on after its last pass."""

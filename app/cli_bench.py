@@ -168,6 +168,9 @@ def bench_router(
         typer.Option(help='Another router\'s rows {"prompt", "score"}, cut at 0.3 and 0.7; can be repeated.'),
     ] = None,
     config: Annotated[Path, typer.Option(help="Whose classifier, tiers and prices to use.")] = PRODUCTION,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the measured rows and each router's scores, for other scorers.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """The classifier on prompts with known outcomes, beside chance, length, key words and learning baselines."""
@@ -175,7 +178,7 @@ def bench_router(
     from app.benchmark.router_table import TABLE_WIDTH, table
 
     prepared()
-    figures = measure(dev, train or [], scores or [], config, say)
+    figures = measure(dev, train or [], scores or [], config, say, out)
     report(figures, json_file)
     Console(stderr=True, width=TABLE_WIDTH).print(table(figures))
 

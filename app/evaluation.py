@@ -149,9 +149,9 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
 
     Returns:
         Prompts, the share of each tier, and the mean ms a prompt took. If every row has the `tier` it needs, `small`,
-        `mid` or `large`, and the configuration has three, also the share that goes to the right one, the share of the
-        large ones that goes to the first, and how well the scores, and the prompts' lengths, tell the small and the
-        large from the rest, as AUC.
+        `mid` or `large`, and the configuration has three, also the share that goes to the right one, the confusion (a
+        row for each needed tier, a column for each chosen one), the share of the large ones that goes to the first, and
+        how well the scores, and the prompts' lengths, tell the small and the large from the rest, as AUC.
 
     Raises:
         ConfigError: The configuration or a row cannot be read.
@@ -188,6 +188,7 @@ def _placed(rows: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], na
     measures = {"score": [row["score"] for row in scored], "length": [len(row["prompt"]) for row in rows]}
     return {
         "right_tier": round(float(np.mean(got == needed)), 4),
+        "confusion": [[int(np.sum((needed == i) & (got == j))) for j in range(3)] for i in range(3)],
         "hard_to_small": round(float(np.mean(got[needed == 2] == 0)), 4) if (needed == 2).any() else 0.0,
         "auc": {
             name: {"small": auc(values, needed > 0), "large": auc(values, needed > 1)}

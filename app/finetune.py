@@ -9,7 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 T = TypeVar("T")
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("loss {task.fields[loss]:.3f}"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def batches_of(items: Sequence[T], length: Callable[[T], int], size: int, seed: int) -> list[list[T]]:
@@ -21,14 +33,12 @@ def batches_of(items: Sequence[T], length: Callable[[T], int], size: int, seed: 
     return batches
 
 
-def run_pass(
-    model: Any,
-    batches: Sequence[T],
-    loss_of: Callable[[T], Any],
-    learning_rate: float,
-    say: Callable[[str], None],
-) -> None:
-    """Train a model on batches, once each, the learning rate warmed up and then falling to nothing."""
+def run_pass(model: Any, batches: Sequence[T], loss_of: Callable[[T], Any], learning_rate: float, title: str) -> None:
+    """Train a model on batches, once each, the learning rate warmed up and then falling to nothing.
+
+    Args:
+        title: Of the progress bar.
+    """
     import torch
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
@@ -36,20 +46,20 @@ def run_pass(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / (0.05 * steps), (steps - step) / (0.95 * steps))
     )
-    started, running = time.monotonic(), 0.7
+    running = 0.7
     model.train()
-    for step, batch in enumerate(batches):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
-            loss = loss_of(batch)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        running = 0.98 * running + 0.02 * float(loss.detach())
-        if step % 50 == 0:
-            left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
-            say(f"step {step} of {steps}, loss {running:.3f}, {left / 60:.0f} min left")
+    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title, total=steps, loss=running)
+        for batch in batches:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
+                loss = loss_of(batch)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            running = 0.98 * running + 0.02 * float(loss.detach())
+            progress.update(bar, advance=1, loss=running)
     model.eval()
 
 
@@ -59,22 +69,39 @@ def run_passes(
     checkpoint: Path,
     one_pass: Callable[[int], None],
     say: Callable[[str], None],
-) -> None:
-    """Run the passes that a checkpoint does not have yet; it is written after each."""
+) -> float:
+    """Run the passes that a checkpoint does not have yet; it is written after each.
+
+    A training that goes on draws the same random numbers as one that was never interrupted. A checkpoint with more
+    passes than are asked for is of no use: its weights have seen too much.
+
+    Returns:
+        The seconds that earlier runs spent on the passes that were taken over.
+    """
     import torch
 
-    done = 0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
+    done, earlier_s = 0, 0.0
+    saved = torch.load(checkpoint, weights_only=True) if checkpoint.is_file() else {}
+    if "random" in saved and saved["passes"] <= passes:
         model.load_state_dict(saved["model"])
-        done = int(saved["passes"])
+        torch.set_rng_state(saved["random"])
+        done, earlier_s = int(saved["passes"]), float(saved["seconds"])
         say(f"going on after pass {done}")
+    started = time.monotonic()
     for number in range(done, passes):
-        say(f"pass {number + 1} of {passes}")
         one_pass(number)
+        state = {
+            "model": model.state_dict(),
+            "passes": number + 1,
+            "random": torch.get_rng_state(),
+            "seconds": earlier_s + time.monotonic() - started,
+        }
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": model.state_dict(), "passes": number + 1}, checkpoint)
+        part = checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(checkpoint)  # whole or not at all, whenever it is interrupted
     model.eval()
+    return earlier_s
 
 
 def export_onnx(model: Any, inputs: Mapping[str, Any], varying: Sequence[str], output: str, file: Path) -> None:

@@ -17,7 +17,7 @@ from app.benchmark.router_baselines import Baseline, baselines
 from app.benchmark.router_measures import averaged, cascaded, placed, saved, strong_calls
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import Array, Outcomes
-from app.classifier.train import read_sources, split, training_files
+from app.classifier.train import CUTS, read_sources, split, training_files
 from app.config import GatewayConfig, read_serve_file
 from app.errors import ConfigError
 from app.jsonl import read_rows
@@ -37,7 +37,12 @@ Row = dict[str, Any]
 
 
 def measure(
-    dev: Sequence[Path], train: Sequence[Path], scores: Sequence[Path], config_file: Path, say: Callable[[str], None]
+    dev: Sequence[Path],
+    train: Sequence[Path],
+    scores: Sequence[Path],
+    config_file: Path,
+    say: Callable[[str], None],
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure the classifier of a configuration on each development file, and the baselines beside it.
 
@@ -45,14 +50,18 @@ def measure(
         dev: JSONL rows, in files or folders: a `prompt`; `tier`, the weakest that suffices; what each tier's answer was
             worth as `small`, `mid` and `large`; `weak_score` and `strong_score` where the gap is between others than
             small and large. Of a file that the classifier was trained on, the rows that its training held out are used.
+            Prompts that were learnt from, but for case and spaces, are left out.
         train: What the baselines learn from beside the classifier's own prompts; files or folders.
         scores: Other routers' scores of the prompts, as `tierwise route-eval` writes them; cut at 0.3 and 0.7.
+        out: A folder for what other scorers need: in `rows` what was measured, with `weak_score` and `strong_score`;
+            beside it each router's rows `{"prompt", "score"}`, stretched so that it is cut at 0.3 and 0.7.
 
     Returns:
         `files`: for each its figures by router, see `router_measures`, and `cascade`; `latency`.
 
     Raises:
-        ConfigError: A file cannot be read, or has no tiers and no outcomes, or the configuration has not three tiers.
+        ConfigError: A file cannot be read, or has no tiers and no outcomes, or no prompt that was not learnt from, or
+            the configuration has not three tiers.
     """
     config = read_serve_file(config_file).config
     if len(config.tiers) != len(_LADDER):
@@ -67,6 +76,12 @@ def measure(
     for file in trained:
         unseen = {example.prompt for example in held_out[file.stem]}
         files[file] = [row for row in files[file] if row["prompt"] in unseen]
+    # a file may ask the same twice, and be split between the two
+    learnt = {_plain(example.prompt) for part in taught.values() for example in part}
+    for file, rows in files.items():
+        files[file] = [row for row in rows if _plain(row["prompt"]) not in learnt]
+        if not files[file]:
+            raise ConfigError(f"`{file}` has no prompt that was not learnt from")
     sets = {file: DevFile(file, rows, config) for file, rows in files.items()}
     recorded = {file.stem: _recorded(file, files.values()) for file in scores}
     routers = {
@@ -75,9 +90,11 @@ def measure(
         **recorded,
     }
     result: dict[str, Any] = {"learnt_from": {name: len(part) for name, part in taught.items()}, "files": {}}
-    for file, rows in sets.items():
+    for file, measured in sets.items():
         say(f"{file.name}: {len(files[file])} prompts")
-        result["files"][file.stem] = {"held_out_of_training": file in trained, **rows.figures(routers)}
+        result["files"][file.stem] = {"held_out_of_training": file in trained, **measured.figures(routers)}
+    if out is not None:
+        _write(out, files, routers)
     return result | {"latency": latency(config.classifier)}
 
 
@@ -164,6 +181,33 @@ def _quality(rows: Sequence[Row]) -> dict[int, list[float]]:
     return {}
 
 
+def _plain(prompt: object) -> str:
+    return " ".join(str(prompt).casefold().split())
+
+
+def _write(out: Path, files: Mapping[Path, Sequence[Row]], routers: Mapping[str, Baseline]) -> None:
+    """Write what was measured and the scores of it, for other scorers."""
+    (out / "rows").mkdir(parents=True, exist_ok=True)
+    for file, rows in files.items():
+        gaps = [dict(zip(("weak_score", "strong_score"), _gap(row) or (None, None), strict=True)) for row in rows]
+        _write_rows(out / "rows" / file.name, [row | gap for row, gap in zip(rows, gaps, strict=True)])
+    prompts = sorted({str(row["prompt"]) for rows in files.values() for row in rows})
+    for name, router in routers.items():
+        scores = customary(router.score(prompts), router.cuts)
+        rows = [{"prompt": prompt, "score": float(score)} for prompt, score in zip(prompts, scores, strict=True)]
+        _write_rows(out / f"{name.lower().replace(' ', '_')}.jsonl", rows)
+
+
+def customary(scores: Array, cuts: tuple[float, float]) -> Array:
+    """Stretch scores `(n,)` so that the cut points are 0.3 and 0.7; their order and ties stay."""
+    ends = min(float(scores.min()), cuts[0]) - 1, max(float(scores.max()), cuts[1]) + 1
+    return np.interp(scores, [ends[0], *cuts, ends[1]], [0, *CUTS, 1])
+
+
+def _write_rows(file: Path, rows: Sequence[Row]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
 def _scored(score: Callable[[Sequence[str]], Any], prompts: Sequence[str]) -> Array:
     parts = [score(prompts[i : i + _BLOCK]) for i in range(0, len(prompts), _BLOCK)]
     return np.asarray(np.concatenate(parts), float)
@@ -189,4 +233,4 @@ def _recorded(file: Path, files: Iterable[Sequence[Row]]) -> Baseline:
     prompts = {str(row["prompt"]) for rows in files for row in rows}
     if missing := prompts - known.keys():
         raise ConfigError(f"`{file}` has no score of {len(missing)} of {len(prompts)} prompts")
-    return Baseline(lambda prompts: np.array([known[prompt] for prompt in prompts]), (0.3, 0.7))
+    return Baseline(lambda prompts: np.array([known[prompt] for prompt in prompts]), CUTS)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from app.bundled import minilm_source, state_dir
 from app.cache.pairs import Pair, read_pairs
@@ -27,6 +29,7 @@ from app.finetune import batches_of, export_int8, run_pass, run_passes
 
 NEAR, FAR = 0.9, 0.5  # cosines beyond which a label "different" or "same" is not believed
 MAX_TOKENS = 128
+_BLOCK = 2048  # texts that the teacher reads at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Lesson:
     target: float
 
 
-def judged(pairs: Sequence[Pair], teacher: EmbedderConfig, say: Callable[[str], None]) -> list[Lesson]:
+def judged(pairs: Sequence[Pair], teacher: EmbedderConfig) -> list[Lesson]:
     """Temper the labels by a sentence encoder's opinion; pairs that it contradicts strongly are left out.
 
     The target is the mean of the label and of the probability that the teacher's cosine alone gives, by a logistic
@@ -45,10 +48,8 @@ def judged(pairs: Sequence[Pair], teacher: EmbedderConfig, say: Callable[[str], 
     """
     embedder = teacher.build()
     texts = sorted({text for pair in pairs for text in (pair.a, pair.b)}, key=len)
-    vectors = []
-    for start in range(0, len(texts), 2048):
-        say(f"the teacher has read {start} of {len(texts)} texts")
-        vectors.append(embedder.embed(texts[start : start + 2048]))
+    starts = track(range(0, len(texts), _BLOCK), "the teacher reads", console=Console(stderr=True))
+    vectors = [embedder.embed(texts[start : start + _BLOCK]) for start in starts]
     matrix, row = np.vstack(vectors), {text: i for i, text in enumerate(texts)}
     cosines = np.array([float(matrix[row[pair.a]] @ matrix[row[pair.b]]) for pair in pairs])
     labels = np.array([pair.same for pair in pairs])
@@ -123,7 +124,7 @@ def train(
     torch.manual_seed(seed)
     started = time.monotonic()
     teacher = teacher or OnnxEmbedderConfig(threads=os.cpu_count() or 1)
-    published = judged(read_pairs(file), teacher, say)
+    published = judged(read_pairs(file), teacher)
     held_out, published = published[:3000], published[3000:]
     tests = lessons(held_out, 4000, seed + 1000)
     source = minilm_source()
@@ -134,9 +135,10 @@ def train(
 
     def one_pass(number: int) -> None:
         batches = batches_of(lessons(published, limit, seed + number), _length, 64, seed)
-        run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 7e-5 / (number + 1), say)
+        title = f"pass {number + 1} of {passes}"
+        run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 7e-5 / (number + 1), title)
 
-    run_passes(model, passes, checkpoint, one_pass, say)
+    earlier_s = run_passes(model, passes, checkpoint, one_pass, say)
     out.mkdir(parents=True, exist_ok=True)
     example = _encode(tokenizer, [Pair("hello", "hello", True, ""), Pair("hello", "world", False, "")])
     names = ("input_ids", "attention_mask", "token_type_ids")
@@ -152,7 +154,7 @@ def train(
         "teacher": teacher.build().space,
         "data": {file.name: digest},
         "held_out_accuracy": _accuracy(tested, scores),
-        "minutes": round((time.monotonic() - started) / 60, 1),
+        "minutes": round((earlier_s + time.monotonic() - started) / 60, 1),
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     return card

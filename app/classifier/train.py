@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -69,7 +70,7 @@ def train(
     out: Path = WEIGHTS,
     base: Path | str | None = None,
     seed: int = 0,
-    passes: int = 4,
+    passes: int = 2,
     rows: int = 16_000,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def train(
     from transformers import AutoModel, AutoTokenizer
 
     torch.manual_seed(seed)
+    started = time.monotonic()
     files = training_files(data)
     sources = read_sources(files)
     if set(sources) <= {"product"}:
@@ -112,9 +114,10 @@ def train(
     def one_pass(number: int) -> None:
         drawn = _drawn(taught, rows, seed + number)
         batches = batches_of(drawn, lambda example: min(len(example.prompt), 5 * MAX_TOKENS), 32, seed + number)
-        run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 6e-5 / (number + 1), say)
+        title = f"pass {number + 1} of {passes}"
+        run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 6e-5 / (number + 1), title)
 
-    run_passes(model, passes, state_dir() / "train" / f"classifier-{name}.pt", one_pass, say)
+    earlier_s = run_passes(model, passes, state_dir() / "train" / f"classifier-{name}.pt", one_pass, say)
     outputs = {name: _outputs(model, tokenizer, part) for name, part in held_out.items()}
     scale = _scale(held_out, outputs)
     out.mkdir(parents=True, exist_ok=True)
@@ -128,6 +131,7 @@ def train(
         "rows_a_pass": rows,
         "data": hashes,
         "held_out": {name: _figures(part, scale.scores(outputs[name])) for name, part in held_out.items()},
+        "minutes": round((earlier_s + time.monotonic() - started) / 60, 1),
         "scale": {"task": scale.task.tolist(), "outcome": scale.outcome.tolist()},
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")

@@ -16,6 +16,7 @@ HARD = [
     "Derive the closed form of the variance of the maximum likelihood estimator under misspecification.",
     "Design a lock-free queue in C++20, prove that it is linearizable and discuss the memory orders.",
 ]
+LOOKED_UP = ("What day did the committee meet?", "Summarise this in one sentence.", "List the names in this text.")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,47 @@ def test_scores_are_between_zero_and_one_for_any_text(classifier: EncoderClassif
     assert scores.shape == (7,)
     assert scores.dtype == np.float32
     assert ((scores >= 0) & (scores <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "proof"),
+    [
+        (
+            "Hola, ¿qué tal?",
+            "Demuestra que todo grupo finito de orden p^2 es abeliano, y da un contraejemplo para p^3.",
+        ),
+        ("Hallo, wie geht es dir?", "Beweise, dass jede Gruppe der Ordnung p^2 abelsch ist; Gegenbeispiel für p^3?"),
+        (
+            "Bonjour, comment ça va ?",
+            "Démontre que tout groupe d'ordre p^2 est abélien, et un contre-exemple pour p^3.",
+        ),
+        ("你好", "证明任何 p^2 阶有限群都是阿贝尔群，并给出 p^3 的反例。"),
+        ("こんにちは、お元気ですか？", "位数 p^2 の有限群はすべてアーベル群であることを証明し、p^3 の反例を挙げよ。"),
+    ],
+)
+def test_in_other_languages_a_greeting_is_for_the_small_tier_and_a_proof_is_not(
+    classifier: EncoderClassifier, greeting: str, proof: str
+) -> None:
+    easy, hard = classifier.scores([greeting, proof])
+    assert easy < 0.3
+    assert hard > 0.55
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_an_easy_question_about_a_long_text_is_not_for_the_top_tier_and_a_hard_one_not_for_the_small(
+    classifier: EncoderClassifier, last: bool
+) -> None:
+    text = "The committee met on Tuesday to discuss the budget of the coming year. Two members were absent. " * 170
+    questions = (*LOOKED_UP, "Prove that the sum of two continuous functions is continuous; does the converse hold?")
+    prompts = [f"{text}\n\n{question}" if last else f"{question}\n\n{text}" for question in questions]
+    *easy, hard = classifier.scores(prompts)
+    assert max(easy) < 0.6 < hard
+
+
+def test_what_a_text_is_longer_than_the_window_by_hardly_matters(classifier: EncoderClassifier) -> None:
+    text = "The committee met on Tuesday to discuss the budget of the coming year. Two members were absent. "
+    short, long = classifier.scores([f"{text * 80}\n\n{LOOKED_UP[0]}", f"{text * 640}\n\n{LOOKED_UP[0]}"])
+    assert long == pytest.approx(short, abs=0.05)
 
 
 def test_each_opinion_counts_for_prompts_of_its_kind() -> None:

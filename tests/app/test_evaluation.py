@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from app.pair_evaluation import evaluate_pairs
 from tests.fakes import serve_file
 
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
+SCORER = Path(__file__).parents[3] / "shared" / "data" / "routing" / "route_eval.py"
 
 
 pytestmark = pytest.mark.skipif(bool(bundled.missing()), reason="needs the bundled models; `make setup` prepares them")
@@ -140,7 +143,19 @@ def test_route_eval_compares_the_tiers_with_those_that_the_rows_need(tmp_path: P
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     figures = evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
     assert (figures["right_tier"], figures["hard_to_small"]) == (1.0, 0.0)
+    assert figures["confusion"] == [[2, 0, 0], [0, 0, 0], [0, 0, 1]]
     assert figures["auc"] == {"score": {"small": 1.0, "large": 1.0}, "length": {"small": 1.0, "large": 1.0}}
+
+
+@pytest.mark.skipif(not SCORER.is_file(), reason="the shared evaluation data is not here")
+def test_what_route_eval_writes_can_be_scored_by_other_means_as_it_is(tmp_path: Path) -> None:
+    needs = {"thanks, bye!": "small", "Prove that there are infinitely many primes.": "large"}
+    lines = [json.dumps({"id": tier, "prompt": prompt, "tier": tier}) for prompt, tier in needs.items()]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    evaluate_routing(tmp_path / "in.jsonl", tmp_path / "out.jsonl", LOCAL)
+    command = [sys.executable, str(SCORER), str(tmp_path / "out.jsonl"), "--data", str(tmp_path / "in.jsonl")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "accuracy 1.000" in said
 
 
 def test_a_row_without_an_id_has_the_number_of_its_line_and_one_without_a_prompt_is_refused_by_it(

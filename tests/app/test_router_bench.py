@@ -15,7 +15,7 @@ import tokenizers
 from rich.console import Console
 
 from app import bundled
-from app.benchmark.router import OURS, SIXTY_TOKENS, DevFile, measure
+from app.benchmark.router import OURS, SIXTY_TOKENS, DevFile, customary, measure
 from app.benchmark.router_baselines import KEYWORD_CUTS, Baseline, keyword_score, logistic, neighbours
 from app.benchmark.router_table import TABLE_WIDTH, table
 from app.classifier.encoder import WEIGHTS
@@ -40,15 +40,15 @@ def config(folder: Path) -> GatewayConfig:
     return read_serve_file(serve_file(folder)).config
 
 
-def outcomes(count: int) -> list[dict[str, Any]]:
-    """Make easy prompts that every tier answers, and hard ones that only the large tier does."""
+def outcomes(count: int, first: int = 0) -> list[dict[str, Any]]:
+    """Make easy prompts that every tier answers, and hard ones that only the large tier does, numbered from `first`."""
     easy = [
         {"prompt": EASY.format(i), "tier": "small", "solved": True, "small": 1, "mid": 1, "large": 1}
-        for i in range(count)
+        for i in range(first, first + count)
     ]
     hard = [
         {"prompt": HARD.format(i), "tier": "large", "solved": True, "small": 0, "mid": 0, "large": 1}
-        for i in range(count)
+        for i in range(first, first + count)
     ]
     return easy + hard
 
@@ -56,7 +56,7 @@ def outcomes(count: int) -> list[dict[str, Any]]:
 @pytest.mark.models
 @needs_models
 def test_each_file_has_the_figures_of_every_router_and_the_table_shows_them(tmp_path: Path) -> None:
-    dev, train = write(tmp_path / "dev.jsonl", *outcomes(20)), write(tmp_path / "train.jsonl", *outcomes(30))
+    dev, train = write(tmp_path / "dev.jsonl", *outcomes(20)), write(tmp_path / "train.jsonl", *outcomes(30, first=20))
     wrong = [{"prompt": row["prompt"], "score": 1 - row["small"] * 0.5} for row in outcomes(20)]
     figures = measure(
         [dev], [train], [write(tmp_path / "theirs.jsonl", *wrong)], serve_file(tmp_path), lambda line: None
@@ -91,6 +91,47 @@ def test_of_a_file_that_the_classifier_was_trained_on_only_the_held_out_rows_cou
     figures = measure([dev], [], [], file, lambda line: None)
     found = figures["files"]["known"]
     assert (found["rows"], found["held_out_of_training"], figures["learnt_from"]["known"]) == (15, True, 85)
+
+
+@pytest.mark.models
+@needs_models
+def test_a_prompt_that_was_learnt_from_is_not_measured_however_it_is_spaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.classifier.train._HELD_OUT", 0)  # every row is learnt from, but of the product prompts
+    monkeypatch.setattr("app.benchmark.router.baselines", lambda *_: {})
+    train = write(tmp_path / "train.jsonl", *outcomes(20))
+    known = {**outcomes(1)[0], "prompt": EASY.format(0).replace(" ", "\n").upper()}
+    dev = write(tmp_path / "dev.jsonl", known, *outcomes(5, first=20))
+    found = measure([dev], [train], [], serve_file(tmp_path), lambda line: None)["files"]["dev"]
+    assert found["rows"] == 10
+    only = write(tmp_path / "only.jsonl", known)
+    with pytest.raises(ConfigError, match=r"only.jsonl` has no prompt that was not learnt from"):
+        measure([only], [train], [], serve_file(tmp_path), lambda line: None)
+
+
+@pytest.mark.models
+@needs_models
+def test_every_router_s_scores_go_to_other_scorers_cut_at_the_customary_points(tmp_path: Path) -> None:
+    dev, train = write(tmp_path / "dev.jsonl", *outcomes(5)), write(tmp_path / "train.jsonl", *outcomes(30, first=5))
+    out = tmp_path / "out"
+    figures = measure([dev], [train], [], serve_file(tmp_path), lambda line: None, out)["files"]["dev"]
+    rows = [json.loads(line) for line in (out / "rows" / "dev.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["weak_score"], row["strong_score"]) for row in rows] == [(1, 1)] * 5 + [(0, 1)] * 5
+    for name in EVERY - {"random"}:
+        lines = (out / f"{name.lower().replace(' ', '_')}.jsonl").read_text("utf-8").splitlines()
+        scores = {row["prompt"]: row["score"] for row in map(json.loads, lines)}
+        got = np.searchsorted([0.3, 0.7], [scores[row["prompt"]] for row in rows], side="right")
+        needed = np.array([["small", "mid", "large"].index(row["tier"]) for row in rows])
+        assert figures["routers"][name]["right_tier"] == pytest.approx(np.mean(got == needed))
+
+
+def test_stretched_scores_keep_their_order_and_meet_the_customary_cuts() -> None:
+    scores = np.array([5.0, 12.0, 7.0, 30.0, 12.0, 400.0])
+    found = customary(scores, (7.0, 12.0))
+    assert np.argsort(found, kind="stable").tolist() == np.argsort(scores, kind="stable").tolist()
+    assert found[[2, 1, 4]].tolist() == [0.3, 0.7, 0.7]
+    assert ((found > 0) & (found < 1)).all()
 
 
 def oracle(rows: list[dict[str, Any]]) -> Baseline:

@@ -112,3 +112,41 @@ def test_a_short_training_gives_a_model_that_scores(tmp_path: Path, monkeypatch:
     said: list[str] = []
     train([tmp_path / "rows.jsonl"], tmp_path / "model", passes=1, rows=200, say=said.append)
     assert "going on after pass 1" in said
+
+
+def encoder_folder(folder: Path) -> Path:
+    """Write a DistilBERT of one layer and random weights, that knows letters."""
+    import transformers
+
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789?.,"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
+    config = transformers.DistilBertConfig(vocab_size=len(words), dim=16, hidden_dim=32, n_layers=1, n_heads=2)
+    transformers.DistilBertModel(config).save_pretrained(folder)
+    tokenizer = transformers.DistilBertTokenizerFast.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.models
+@pytest.mark.filterwarnings("ignore")  # PyTorch's exporter gives several
+def test_an_encoder_of_another_architecture_is_a_base_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("TIERWISE_HOME", str(tmp_path))
+    rows = [
+        {
+            "prompt": f"what is {i}?",
+            "small": i % 2,
+            "mid": i % 3 > 0,
+            "large": 1,
+            "tier": ("mid", "small", "large")[i % 3],
+        }
+        for i in range(40)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = encoder_folder(tmp_path / "base")
+    card = train([tmp_path / "rows.jsonl"], tmp_path / "model", str(base), passes=1, rows=64)
+    assert card["base"] == str(base)
+    assert card["minutes"] >= 0
+    assert np.isfinite(ClassifierConfig(model=str(tmp_path / "model")).build().scores(["hi", "prove it"])).all()
