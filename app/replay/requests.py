@@ -45,7 +45,7 @@ class Gate:
         kept = refusal is None
         if answer is not None:
             kept = storable(request, Completion(answer, ""), self._config.cache)
-            kept = kept and fault(request.body, answer) is None
+            kept = kept and fault(body, answer) is None  # as it was asked for: a profile's answer would be another
         return {
             "time": _known(record.time),
             "tenant": tenant,

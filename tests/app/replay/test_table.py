@@ -142,6 +142,17 @@ def test_a_request_has_the_shape_of_its_profile(tmp_path: Path) -> None:
     assert rows.value("added_tokens", 3) == 0
 
 
+def test_a_logged_answer_is_held_to_the_form_that_was_asked_for_not_to_that_of_a_profile(tmp_path: Path) -> None:
+    profiles = {"labels": {"system": "labels", "json_schema": {"type": "object", "required": ["label"]}}}
+    config = GatewayConfig.model_validate({**CONFIG.model_dump(exclude_defaults=True), "profiles": profiles})
+    asked = [{"role": "system", "content": "labels"}, {"role": "user", "content": "It is late."}]
+    body = {"messages": asked, "model": "gpt-4o"}
+    answer = {"choices": [{"message": {"role": "assistant", "content": "A complaint."}, "finish_reason": "stop"}]}
+    wanting = {**body, "response_format": {"type": "json_object"}}
+    rows = read(tmp_path, [{"request": asked, "response": answer} for asked in (body, wanting)], config)
+    assert [rows.value("storable", row) for row in range(2)] == [True, False]
+
+
 def test_what_a_tier_must_take_is_read_off_the_request(tmp_path: Path) -> None:
     image = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
     tool = {"type": "function", "function": {"name": "f"}}
