@@ -197,8 +197,9 @@ class GatewayConfig(Section):
     def timeout_s(self, tier_name: str) -> float:
         """Return the longest wait for a tier: all that it tries, and a little for the way."""
         tier = self.server_of(tier_name)
-        total_s = tier.policy.total_s or sum(target.timeout_s for target in tier.targets)
-        return 5 + (tier.llm.timeout_s if tier.llm else total_s)
+        own_s = tier.llm.timeout_s if tier.llm else 0.0
+        total_s = tier.policy.total_s or own_s + sum(target.timeout_s for target in tier.targets)
+        return 5 + (total_s if tier.targets else own_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class TrafficController:
         self._router = Router(config, classifier, conversations, quality, wake)
         self._clock = clock
         self._accounts = Accounts(config, clock, on_end)
-        local = {tier.name for tier in config.tiers if tier.llm} | config.stand_ins().keys()
+        local = {tier.name for tier in config.tiers if not tier.targets} | config.stand_ins().keys()
         self._asker = Asker(providers, self._accounts.prices, local, clock)
         self._timeouts_s = {tier.name: config.timeout_s(tier.name) for tier in config.tiers}
         self._coalescer = Coalescer(relay) if exact is not None and config.cache.coalesce else None

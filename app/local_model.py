@@ -30,6 +30,8 @@ class LocalLLMConfig(Section):
             not know are then refused, where by default another backend takes them.
         env: Environment of the replica.
         timeout_s: Longest wait for a whole answer, and for each chunk of a streamed one.
+        weight: In a tier with `targets` too, its share of the requests beside their weights; without one it is asked
+            before the targets that have none.
         price: What its tokens cost, or what the rented GPU costs and makes; by default nothing.
     """
 
@@ -41,6 +43,7 @@ class LocalLLMConfig(Section):
     engine: dict[str, Any] = {}
     env: dict[str, str] = {}
     timeout_s: PositiveFloat = 120
+    weight: PositiveFloat | None = None
     price: GivenPrice = Price()
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ def claims(file: ServeFile) -> list[Claim]:
     """Return what takes GPUs."""
     config = file.config
     parts = {
-        f"Tier-{tier.name}": (f"tiers.{tier.name}.llm.gpu_fraction", tier.llm.gpu_fraction)
+        tier.llm_deployment: (f"tiers.{tier.name}.llm.gpu_fraction", tier.llm.gpu_fraction)
         for tier in config.tiers
         if tier.llm and tier.llm.device == "cuda"
     }

@@ -33,14 +33,16 @@ class TierConfig(Section):
     Attributes:
         name: What clients may pin, and the `Tier-NAME` of its deployment.
         max_score: Prompts scored below it may be served here; the last tier's is 1.0.
-        llm: A local model, or
-        targets: API models, by weight, then in the order they are listed.
+        llm: A local model, and
+        targets: API models, by weight, then in the order they are listed; at least one of both. A local model with
+            targets beside it is one of them, the first: what it cannot take or answer, they do.
         policy: How the targets are asked.
         stand_in: The tier with a local model that answers while no target has its key in the environment.
         abilities: What it takes beside text: `tools`, `vision`, `audio`, `files`. By default all that the APIs of its
             targets take (Anthropic's takes no `audio`), and of a local model none: its `engine` needs arguments that
-            turn on the parsing of tools.
-        context_tokens: Longest prompt and answer together; by default a local model's `max_model_len`.
+            turn on the parsing of tools. In a tier with both they are its local model's.
+        context_tokens: Longest prompt and answer together; by default a local model's `max_model_len`, if it has no
+            targets beside it.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -54,37 +56,44 @@ class TierConfig(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.llm is None) == (not self.targets):
-            raise ValueError(f"tier `{self.name}` needs either `llm` or `targets`")
+        if self.llm is None and not self.targets:
+            raise ValueError(f"tier `{self.name}` needs an `llm` or `targets`")
         if self.llm and self.stand_in:
             raise ValueError(f"tier `{self.name}` has an `llm` and needs no `stand_in`")
-        names = [target.label for target in self.targets]
+        names = [*([self.llm.target] if self.llm else []), *(target.label for target in self.targets)]
         if len(set(names)) != len(names):
             raise ValueError(f"tier `{self.name}`: each of its `targets` needs another `model` or `region`")
         return self
 
     def models(self) -> dict[str, Tariff]:
         """Name the models of the tier, with what they cost: their own price, or the list price."""
-        if self.llm:
-            return {self.llm.target: self.llm.price}
-        return {target.model: target.price or ListedPrice(model=target.model) for target in self.targets}
+        own: dict[str, Tariff] = {self.llm.target: self.llm.price} if self.llm else {}
+        return own | {target.model: target.price or ListedPrice(model=target.model) for target in self.targets}
 
     def providers(self) -> dict[str, str]:
         """Name who serves each model of the tier, in the words of OpenTelemetry: `vllm`, or the kind of its API."""
-        if self.llm:
-            return {self.llm.target: "vllm"}
-        return {target.model: target.kind for target in self.targets}
+        own = {self.llm.target: "vllm"} if self.llm else {}
+        return own | {target.model: target.kind for target in self.targets}
 
     def takes(self) -> frozenset[Ability | Form]:
         """Name what it takes beside text, and what it gives beside one: what any of its targets does."""
-        if self.llm:
-            return _FORMS | (self.abilities or frozenset())
         taken = frozenset[Ability | Form]().union(*(target.takes for target in self.targets))
+        if self.llm:
+            return taken | self.llm_takes()
         return taken if self.abilities is None else (taken & _FORMS) | self.abilities
+
+    def llm_takes(self) -> frozenset[Ability | Form]:
+        """Name what its local model takes and gives so."""
+        return _FORMS | (self.abilities or frozenset())
 
     def window(self) -> float:
         """Return the tokens of the longest prompt and answer together; infinite where that is not known."""
-        return self.context_tokens or (self.llm.context_tokens if self.llm else float("inf"))
+        return self.context_tokens or (self.llm.context_tokens if self.llm and not self.targets else float("inf"))
+
+    @property
+    def llm_deployment(self) -> str:
+        """Name the deployment of its local model: the tier itself, unless that asks other targets too."""
+        return f"LLM-{self.name}" if self.targets else f"Tier-{self.name}"
 
     def missing_keys(self) -> list[str]:
         """Name the environment variables without which no target can be asked; empty when one can."""

@@ -25,7 +25,8 @@ def check_sizes(
     Raises:
         ConfigError: It cannot be served as it stands; the message names the key.
     """
-    report = {"Classifier": _BY_LOAD} | {f"Tier-{tier.name}": _BY_LOAD if tier.llm else _LIMITED for tier in tiers}
+    report = {"Classifier": _BY_LOAD} | {f"Tier-{tier.name}": _LIMITED for tier in tiers if tier.targets}
+    report |= {tier.llm_deployment: _BY_LOAD for tier in tiers if tier.llm}
     for size in deployments:
         name = size.get("name", "")
         _check_policy(name, (size.get("autoscaling_config") or {}).get("policy") or {}, report.get(name))

@@ -48,14 +48,17 @@ def build_app(config: GatewayConfig) -> Application:
 
 
 def bind_tier(tier: TierConfig, redis: RedisConfig | None) -> Application:
-    """Bind one tier as `Tier-NAME`: a local model, or the API clients of its targets."""
+    """Bind one tier as `Tier-NAME`: a local model, or the API clients of its targets, a local model among them."""
+    local = None
     if tier.llm:
         from deployments.local_llm import bind_local_llm
 
-        return bind_local_llm(tier.llm, f"Tier-{tier.name}")
+        local = bind_local_llm(tier.llm, tier.llm_deployment)
+        if not tier.targets:
+            return local
     if missing := tier.missing_keys():
         raise ConfigError(f"tiers: `{tier.name}` has no target with a key; set {' or '.join(missing)}")
-    return serve.deployment(TierServer, name=f"Tier-{tier.name}", **_LIGHT).bind(tier, redis)
+    return serve.deployment(TierServer, name=f"Tier-{tier.name}", **_LIGHT).bind(tier, redis, local)
 
 
 def _model(gpu_fraction: float) -> dict[str, Any]:

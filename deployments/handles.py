@@ -21,11 +21,15 @@ from app.errors import (
     CacheUnavailableError,
     ClassifierUnavailableError,
     GatewayError,
+    UnfitError,
     UpstreamError,
     UpstreamTimeoutError,
 )
 from app.failfast import FailFast
-from app.schema import CacheKey, CacheLookup, Completion, Embedding, PartStatus, StreamPart, Vectors
+from app.local_model import LocalLLMConfig
+from app.providers.base import Quota
+from app.routing import needs_of
+from app.schema import Ability, CacheKey, CacheLookup, Completion, Embedding, Form, PartStatus, StreamPart, Vectors
 from app.tier.resume import resuming
 from deployments.tracing import Streamed, answered, call_span, ending
 
@@ -246,6 +250,49 @@ async def ask_status(handle: DeploymentHandle, name: str, timeout_s: float = 2.0
         return PartStatus(name, "down", {"reason": f"no answer in {timeout_s:g} s"})
     except _LOST as error:
         return PartStatus(name, "down", {"reason": type(error).__name__})
+
+
+class LocalModel:
+    """A Provider of the local model of a tier that has other targets too.
+
+    Args:
+        takes: What the model takes beside text, and gives.
+    """
+
+    def __init__(
+        self, handle: DeploymentHandle, llm: LocalLLMConfig, tier: str, takes: frozenset[Ability | Form]
+    ) -> None:
+        self.quota = Quota()
+        self._model = llm.target
+        self._remote = RemoteProvider(handle, tier, llm.timeout_s, {llm.target: "vllm"})
+        self._takes = takes
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        """Answer a request in one piece.
+
+        Raises:
+            UnfitError: The model does not take what the request needs, or is too small for it.
+            InvalidRequestError: vLLM refuses the request itself.
+            UpstreamError: No replica runs, or none answered in time.
+        """
+        self._check(body)
+        return await self._remote.complete(body)
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamPart, None]:
+        """Answer a request piece by piece. Raises as `complete` does."""
+        self._check(body)
+        async with aclosing(self._remote.stream(body)) as parts:
+            async for part in parts:
+                yield part
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _check(self, body: Mapping[str, Any]) -> None:
+        if lacking := needs_of(body).abilities - self._takes:
+            raise UnfitError(f"`{self._model}` takes no {', '.join(sorted(lacking))}.", "messages")
+        if not self._remote.wake():
+            raise UpstreamError(f"{self._model}: no replica runs", "vllm", _PAUSE_S)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from app.cache import CacheConfig, RedisConfig, RedisSemanticCache
 from app.cache.admin import CacheAdmin
@@ -23,12 +24,14 @@ from app.config import GatewayConfig
 from app.embedding import ServedEmbedder
 from app.errors import CacheUnavailableError
 from app.ledger.calls import CallCounts
+from app.providers.base import Provider, TargetConfig
 from app.routing import TierConfig
 from app.scaling import Meter
 from app.schema import CacheKey, CacheLookup, Completion, Embedding, PartStatus, StreamPart, Vectors
 from app.tier import Target, TargetPolicy
 from app.tier.limits import RateLimit, limit_storage
 from app.tier.shared import SharedBreakers
+from deployments.handles import LocalModel
 from deployments.reloading import Reloading
 from deployments.telemetry import TierTelemetry
 from deployments.wordless import log_without_words
@@ -175,17 +178,25 @@ class TierServer:
     Args:
         redis: Where replicas tell one another of targets that fail, and count calls and the requests of those with
             limits.
+        local: The tier's local model, which is the first of its targets.
     """
 
-    def __init__(self, tier: TierConfig, redis: RedisConfig | None = None) -> None:
+    def __init__(
+        self, tier: TierConfig, redis: RedisConfig | None = None, local: DeploymentHandle | None = None
+    ) -> None:
         log_without_words()
         self._tier = tier
         policy = tier.policy
         storage = limit_storage(redis) if redis else None
+        clients: list[tuple[TargetConfig, Provider]] = []
+        if tier.llm is not None and local is not None:
+            llm = tier.llm
+            seen_as = TargetConfig(model=llm.target, weight=llm.weight, timeout_s=llm.timeout_s)
+            clients.append((seen_as, LocalModel(local, llm, tier.name, tier.llm_takes())))
+        clients += [(target, target.build()) for target in tier.targets if target.available()]
         self._targets = {
-            target.label: Target(target, target.build(), policy, RateLimit(target, tier.name, storage))
-            for target in tier.targets
-            if target.available()
+            target.label: Target(target, client, policy, RateLimit(target, tier.name, storage))
+            for target, client in clients
         }
         self._telemetry = TierTelemetry(tier.name)
         targets = list(self._targets.values())

@@ -74,12 +74,12 @@ def targets(
         results[group.tier, group.target][group.result] += count
     rows: list[dict[str, Any]] = []
     for tier in tiers:
-        if tier.llm is not None:
-            rows.append(
-                {"tier": tier.name, "target": next(iter(tier.models())), "state": "local", "calls": None, "errors": {}}
-            )
-        for target in tier.targets:
-            label = target.label
+        own = [tier.llm.target] if tier.llm else []
+        if not tier.targets:  # nobody counts its calls: it has no policy
+            rows += [{"tier": tier.name, "target": name, "state": "local", "calls": None, "errors": {}} for name in own]
+            continue
+        able = dict.fromkeys(own, True) | {target.label: target.available() for target in tier.targets}
+        for label, available in able.items():
             found = results[tier.name, label]
             ends = breakers[tier.name].get(label)
             state = "closed" if ends is None else "open" if ends > now else "half-open"
@@ -88,7 +88,7 @@ def targets(
                 {
                     "tier": tier.name,
                     "target": label,
-                    "state": state if target.available() else "no key",
+                    "state": state if available else "no key",
                     "ends_in_s": max(0.0, ends - now) if ends is not None else None,
                     "calls": found.total(),
                     "errors": failed,

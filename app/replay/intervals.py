@@ -60,7 +60,10 @@ def lost(simulation: Simulation, failed: float) -> float:
     A hit cannot fail. A tier is asked as often as its policy says, then the stronger ones are.
     """
     tiers = simulation.config.tiers
-    calls = np.array([tier.policy.retry.rounds * len(tier.targets) if tier.targets else 1 for tier in tiers])
+    asked = [len(tier.targets) + bool(tier.llm) for tier in tiers]
+    calls = np.array(
+        [tier.policy.retry.rounds * number if tier.targets else 1 for tier, number in zip(tiers, asked, strict=True)]
+    )
     left = np.cumsum(calls[::-1])[::-1]  # from each tier on
     return float((failed ** left[simulation.costs.tier[simulation.routed]]).sum())
 

@@ -23,6 +23,7 @@ from app.cache import RedisConfig, RedisStore
 from app.cache.bounds import EVERYWHERE, RedisBounds
 from app.config import GatewayConfig
 from app.dashboard import Dashboard
+from app.dashboard.figures import targets
 from app.dashboard.periods import steps_of
 from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError, InvalidRequestError
@@ -32,6 +33,7 @@ from app.ledger.record import Record, audited
 from app.ledger.rollup import hour_of, slot_of
 from app.ledger.store import RedisLedger
 from app.quality.store import RedisQuality
+from app.routing import TierConfig
 from app.schema import PartStatus
 from app.tenants import OpenTenants, Tenants, key_hash
 from app.tier.shared import breakers_key
@@ -216,6 +218,14 @@ async def test_targets_are_shown_with_their_calls_and_breakers(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     keyless = await Dashboard(CONFIG, store, watched=False).figures("1h")
     assert {row["state"] for row in keyless["targets"]} == {"no key"}
+
+
+@pytest.mark.parametrize("others", [[], [{"model": "small", "api_key_env": None}]])
+def test_a_local_model_with_targets_beside_it_is_shown_as_one(others: list[dict[str, Any]]) -> None:
+    fields = {"name": "local", "max_score": 1.0, "llm": {"model": "models/own"}, "targets": others}
+    rows = targets([TierConfig.model_validate(fields)], {Called("local", "own", "ok"): 3}, {"local": {"own": 9.0}}, 1.0)
+    shown = [(row["target"], row["state"], row["calls"]) for row in rows]
+    assert shown == ([("own", "open", 3), ("small", "closed", 0)] if others else [("own", "local", None)])
 
 
 @pytest.mark.redis

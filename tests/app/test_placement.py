@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from app.placement import Claim, claims, fits, shortage
 from tests.fakes import serve_file
 
 
-def sized(folder: Path, *deployments: dict[str, Any], **arguments: Any) -> Path:
+def sized(folder: Path, *deployments: dict[str, Any], targets: Sequence[dict[str, Any]] = (), **arguments: Any) -> Path:
     """Write a configuration with a local model on half a GPU, and the sizes of its deployments."""
-    llm = {"name": "local", "max_score": 1.0, "llm": {"model": "a/b", "gpu_fraction": 0.5}}
+    llm = {"name": "local", "max_score": 1.0, "llm": {"model": "a/b", "gpu_fraction": 0.5}, "targets": list(targets)}
     file = serve_file(folder, tiers=[llm], **arguments)
     raw = yaml.safe_load(file.read_text("utf-8"))
     raw["applications"][0]["deployments"] = list(deployments)
@@ -147,6 +148,18 @@ def test_a_policy_that_cannot_decide_stops_the_start(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         read_serve_file(sized(tmp_path, {"name": name, "autoscaling_config": {"policy": policy}}))
+
+
+def test_a_local_model_with_targets_beside_it_is_sized_by_a_name_of_its_own(tmp_path: Path) -> None:
+    targets = [{"model": "small", "api_key_env": None}]
+    by_load, limited = ({"policy_function": f"deployments.autoscaling:{name}"} for name in ("ByLoad", "limited"))
+    own = {"name": "LLM-local", "autoscaling_config": {"min_replicas": 2, "max_replicas": 3, "policy": by_load}}
+    tier = {"name": "Tier-local", "autoscaling_config": {"policy": limited}}
+    (claim,) = claims(read_serve_file(sized(tmp_path, own, tier, targets=targets)))
+    assert (claim.fraction, claim.least, claim.most) == (0.5, 2, 3)
+    tier["autoscaling_config"] = {"policy": by_load}
+    with pytest.raises(ConfigError, match=r"use `deployments\.autoscaling:limited`"):
+        read_serve_file(sized(tmp_path, tier, targets=targets))
 
 
 def test_a_policy_of_the_operators_own_is_left_to_serve(tmp_path: Path) -> None:

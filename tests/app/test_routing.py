@@ -53,11 +53,21 @@ def test_an_unknown_model_is_answered_with_those_there_are() -> None:
         pinned("gpt-9", TIERS)
 
 
+def test_a_local_model_with_targets_beside_it_is_the_first_of_them() -> None:
+    alone = TierConfig.model_validate({"name": "mid", "max_score": 0.5, "llm": LLM})
+    mixed = TierConfig.model_validate({"name": "mid", "max_score": 0.5, "llm": LLM, "targets": [TARGET]})
+    assert list(mixed.models()) == [*alone.models(), TARGET["model"]]
+    assert (alone.llm_deployment, mixed.llm_deployment) == ("Tier-mid", "LLM-mid")
+    assert "tools" in mixed.takes() - alone.takes()  # by the target; the model itself takes none
+    assert mixed.llm_takes() == alone.takes()
+    assert alone.window() < mixed.window()  # what is too long for the model goes to the target
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "needs either `llm` or `targets`"),
-        ({"llm": LLM, "targets": [TARGET]}, "needs either `llm` or `targets`"),
+        ({}, "needs an `llm` or `targets`"),
+        ({"llm": {**LLM, "name": TARGET["model"]}, "targets": [TARGET]}, "needs another `model`"),
         ({"llm": LLM, "stand_in": "other"}, "needs no `stand_in`"),
         ({"targets": [TARGET, TARGET]}, "needs another `model`"),
         ({"targets": [TARGET], "name": "Mid"}, "name"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 from ray import serve
 
 from app import bundled
 from app.config import GatewayConfig
 from app.errors import ConfigError
-from deployments.graph import build_app
+from app.local_model import LocalLLMConfig
+from app.routing import TierConfig
+from deployments.graph import bind_tier, build_app
 from tests.upstream import Upstream
 
 
@@ -35,6 +40,23 @@ def test_what_may_change_while_they_run_comes_to_replicas_by_their_user_config()
     ingress = build_app(bound)._bound_deployment
     for deployment in (ingress, ingress.init_args[2]._bound_deployment):
         assert GatewayConfig.model_validate(deployment._deployment_config.user_config["args"]) == bound
+
+
+def test_a_local_model_beside_targets_is_a_deployment_that_its_tier_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind_local_llm(llm: LocalLLMConfig, deployment: str) -> serve.Application:
+        return serve.deployment(type(llm), name=deployment).bind()
+
+    module = SimpleNamespace(bind_local_llm=bind_local_llm)  # the real one imports vLLM
+    monkeypatch.setitem(sys.modules, "deployments.local_llm", module)
+    llm = {"model": "models/own", "device": "cpu"}
+    target = {"model": "small", "api_key_env": None}
+    names: list[list[str]] = []
+    for targets in ([], [target]):
+        tier = TierConfig.model_validate({"name": "local", "max_score": 1.0, "llm": llm, "targets": targets})
+        bound = bind_tier(tier, None)._bound_deployment
+        inner = [one._bound_deployment.name for one in bound.init_args if isinstance(one, serve.Application)]
+        names.append([bound.name, *inner])
+    assert names == [["Tier-local"], ["Tier-local", "LLM-local"]]
 
 
 def test_a_tier_without_its_key_or_a_stand_in_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+from ray import serve
 
 from app.asking import Asker
-from app.errors import GatewayError, UnavailableError, UnfitError, UpstreamError
+from app.errors import ContextLengthError, GatewayError, UnavailableError, UnfitError, UpstreamError
 from app.routing import TierConfig
-from app.schema import StreamPart
+from app.schema import Completion, StreamPart
+from deployments.handles import RemoteProvider
 from deployments.servers import TierServer
-from tests.fakes import chat
+from tests.fakes import answer, chat
 from tests.upstream import Script, Upstream
 
 BODY = {"model": "mid", "messages": [{"role": "user", "content": "hi"}]}
@@ -30,6 +34,79 @@ async def test_a_tier_asks_its_next_target_when_one_fails() -> None:
         async with aclosing(server(upstream)) as tier:
             assert (await tier.complete(BODY)).target == "second"
             assert {part.target async for part in tier.stream(BODY)} == {"second"}
+
+
+class Model:
+    """A local model that answers as it is told."""
+
+    def __init__(self, error: GatewayError | None) -> None:
+        self._error = error
+
+    async def complete(self, body: dict[str, Any], within_s: float) -> Completion:
+        if self._error:
+            raise self._error
+        return answer("from here", "own")
+
+    async def stream(self, body: dict[str, Any], within_s: float) -> AsyncGenerator[StreamPart, None]:
+        if self._error:
+            raise self._error
+        yield StreamPart([{"id": "c", "choices": [{"index": 0, "delta": {"content": "from here"}}]}], "own")
+
+
+def beside(upstream: Upstream, error: GatewayError | None = None, **target: object) -> TierServer:
+    """A tier with a local model and a target, its handle real and of Serve's local testing mode."""
+    targets = [{"model": "first", "base_url": upstream.url, "api_key_env": None, **target}]
+    llm = {"model": "models/own", "device": "cpu"}
+    tier = TierConfig.model_validate({"name": "mid", "max_score": 0.7, "llm": llm, "targets": targets})
+    handle = serve.run(serve.deployment(Model, name="LLM-mid").bind(error), _local_testing_mode=True)
+    return TierServer(tier, None, handle)
+
+
+async def test_a_local_model_beside_targets_is_asked_first() -> None:
+    with Upstream() as upstream:
+        async with aclosing(beside(upstream)) as tier:
+            assert (await tier.complete(BODY)).target == "own"
+            assert {part.target async for part in tier.stream(BODY)} == {"own"}
+            assert (await tier.complete({**BODY, "model": "first"})).target == "first"
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "body"),
+    [
+        (UpstreamError("down", "vllm"), BODY),
+        (ContextLengthError("too long"), BODY),
+        (None, {**BODY, "tools": [{"type": "function", "function": {"name": "f"}}]}),
+    ],
+    ids=["fails", "too small", "takes no tools"],
+)
+async def test_what_a_local_model_cannot_answer_the_targets_beside_it_do(
+    error: GatewayError | None, body: dict[str, Any]
+) -> None:
+    with Upstream() as upstream:
+        async with aclosing(beside(upstream, error)) as tier:
+            assert (await tier.complete(body)).target == "first"
+            assert {part.target async for part in tier.stream(body)} == {"first"}
+
+
+async def test_a_local_model_without_a_replica_is_passed_by_and_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[RemoteProvider] = []
+
+    def wake(provider: RemoteProvider) -> bool:
+        woken.append(provider)
+        return False
+
+    monkeypatch.setattr(RemoteProvider, "wake", wake)
+    with Upstream() as upstream:
+        async with aclosing(beside(upstream)) as tier:
+            assert [(await tier.complete(BODY)).target for _ in range(2)] == ["first", "first"]
+        assert len(woken) == 1  # once a second
+
+
+async def test_a_local_model_has_its_share_of_the_requests_by_weight() -> None:
+    with Upstream() as upstream:
+        async with aclosing(beside(upstream, weight=1.0)) as tier:  # a target with a weight comes before one without
+            assert (await tier.complete(BODY)).target == "first"
 
 
 async def read(asker: Asker, tier: TierConfig) -> list[StreamPart]:
