@@ -24,7 +24,7 @@ Pay = Callable[[float], None]
 
 
 def _nobody(usd: float) -> None:
-    """Where the caller reads the cost off the answer."""
+    """Where nobody asks what it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,12 @@ class Asked:
 
     Attributes:
         attempts: Tiers asked.
-        cost_usd: Of the answer alone.
-        wasted_usd: Of the answers that it took the place of.
         schema: What became of it, where JSON was asked for and given.
     """
 
     completion: Completion
     tier: TierConfig
     attempts: int
-    cost_usd: float
-    wasted_usd: float = 0.0
     schema: Fate | None = None
 
 
@@ -82,7 +78,7 @@ class Asker:
         Args:
             pinned: The client named the model: it is not to be any of the tier's.
             deadline: Until when the client waits. No tier pauses beyond it; who calls this ends what takes longer.
-            pay: Told what each answer costs, in dollars, as it comes: it may be that none is given.
+            pay: Told what each answer costs, in dollars, as it comes: others may take its place, or none be given.
 
         Raises:
             InvalidRequestError: The request is refused, or too long for every tier.
@@ -103,12 +99,10 @@ class Asker:
         except UnavailableError:
             if not wasted:
                 raise
-            *wasted, asked = wasted  # an answer of the wrong form is better than none
-            attempts = len(tiers)
+            asked, attempts = wasted[-1], len(tiers)  # an answer of the wrong form is better than none
         if wasted and asked.schema in ("valid", "repaired"):
             asked = replace(asked, schema="escalated")
-        lost = sum(other.cost_usd + other.wasted_usd for other in wasted)
-        return replace(asked, attempts=attempts, wasted_usd=asked.wasted_usd + lost)
+        return replace(asked, attempts=attempts)
 
     async def opened(
         self, request: ChatRequest, tiers: Tiers, *, pinned: bool = False, deadline: float = inf
@@ -160,9 +154,8 @@ class Asker:
     ) -> Asked:
         """Ask one tier, as it is. Raises as a TierProvider does."""
         completion = await self._providers[tier.name].complete(body, self._left_s(deadline))
-        cost = cost_usd(completion.usage, self._prices[completion.target])
-        pay(cost)
-        return Asked(completion, tier, 1, cost)
+        pay(cost_usd(completion.usage, self._prices[completion.target]))
+        return Asked(completion, tier, 1)
 
     def _left_s(self, deadline: float) -> float:
         return inf if deadline == inf else deadline - self._clock()
@@ -190,14 +183,12 @@ class Asker:
     async def _again(self, asked: Asked, body: Mapping[str, Any], deadline: float, pay: Pay) -> Asked:
         """Ask for a better answer; where none comes, or the request is longer than the model takes, keep the first."""
         try:
-            better = await self.complete(asked.tier, body, deadline, pay)
+            return await self.complete(asked.tier, body, deadline, pay)
         except UpstreamError as error:
             log.warning("tier %s did not answer again: %s", asked.tier.name, error.message)
-            return asked
         except InvalidRequestError:  # our own request, not the client's; what is said of it may quote the prompt
             log.warning("tier %s refused to be asked again", asked.tier.name)
-            return asked
-        return replace(better, wasted_usd=asked.cost_usd + asked.wasted_usd)
+        return asked
 
 
 async def _first_answer(tiers: Tiers, ask: Callable[[TierConfig], Coroutine[Any, Any, T]]) -> tuple[T, TierConfig, int]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from app.accounting import Accounts, Call
 from app.admission import Admission
-from app.asking import Asked, Asker
+from app.asking import Asked, Asker, Pay
 from app.background import Background
 from app.cache import request_key
 from app.cache.audit import Audit, Auditor, Bounds, Fresh
@@ -203,14 +203,16 @@ class TrafficController:
     async def _past_the_cache(self, request: ChatRequest) -> Fresh:
         """Answer a request by the tiers, in one piece, to check what the cache answered."""
         route = await self._router.route(replace(request, allowance=None))  # it is not the tenant who pays
-        return _fresh(await self._asker.whole(request, route.tiers, pinned=route.reason == "pinned"))
+        pinned = route.reason == "pinned"
+        return await _fresh(lambda pay: self._asker.whole(request, route.tiers, pinned=pinned, pay=pay))
 
     async def _by_the_best(self, request: ChatRequest) -> Fresh:
         """Answer a request by the best tier, in one piece, to check what a cheaper one answered."""
-        return _fresh(await self._asker.whole(request, self._config.tiers[-1:]))
+        return await _fresh(lambda pay: self._asker.whole(request, self._config.tiers[-1:], pay=pay))
 
     async def _judged(self, body: Mapping[str, Any]) -> Fresh:
-        return _fresh(await self._asker.complete(pinned(str(body["model"]), self._config.tiers), body))
+        tier = pinned(str(body["model"]), self._config.tiers)
+        return await _fresh(lambda pay: self._asker.complete(tier, body, pay=pay))
 
     @asynccontextmanager
     async def _attended(self, call: Call) -> AsyncIterator[None]:
@@ -291,11 +293,11 @@ class TrafficController:
 
     async def _try_cheaper(self, call: Call, tier: TierConfig) -> Asked | None:
         """Ask the tier below a near cut point; its answer is kept only if it passes the checks of a cascade."""
-        probability = self._config.routing.cascade.min_token_probability
+        probability, paid_usd = self._config.routing.cascade.min_token_probability, call.paid_usd
         asked, call.cascade = await self._asker.cheaper(call.request, tier, probability, call.deadline, call.pay)
         if call.cascade == "kept":
             return asked
-        call.tried_usd = asked.cost_usd + asked.wasted_usd if asked else 0.0
+        call.tried_usd = call.paid_usd - paid_usd if asked else 0.0
         return None
 
     async def _ask_plainly(self, call: Call, route: Route, kept: Asked | None) -> AsyncGenerator[Event, None]:
@@ -433,5 +435,7 @@ async def _in_time(event: Awaitable[T], timeout_s: float) -> T:
         raise UnavailableError(f"No answer in the {timeout_s:g} s of x-request-timeout. Allow for more.") from error
 
 
-def _fresh(asked: Asked) -> Fresh:
-    return Fresh(asked.completion, asked.cost_usd + asked.wasted_usd)
+async def _fresh(ask: Callable[[Pay], Awaitable[Asked]]) -> Fresh:
+    paid: list[float] = []
+    asked = await ask(paid.append)
+    return Fresh(asked.completion, sum(paid))
