@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from pydantic import ValidationError
 from app.bundled import run_dir
 from app.config import GatewayConfig, ServeFile, read_serve_file
 from app.errors import ConfigError
-from app.launch import served_at
+from app.launch import samples, served_at
 from app.reload import changed_keys, restarting_keys
 from app.serve_api import ServeAPI
 
@@ -219,9 +217,6 @@ def _replicas(api: ServeAPI, name: str) -> dict[tuple[str, str], str]:
 
 def _said(url: str, applied_s: float) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield the replicas that have taken, or refused, what was applied at a time."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
-        text = response.read().decode()
-    for what, labels, value in re.findall(r"(?m)^ray_tierwise_configuration_(\w+)_s{(.*)} (\S+)$", text):
-        if float(value) == applied_s:
-            of = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            yield (of["deployment"], of["replica"]), what
+    for metric, labels, value in samples(url, "ray_tierwise_configuration_(?:applied|refused)_s", timeout_s=10):
+        if value == applied_s:
+            yield (labels["deployment"], labels["replica"]), metric.split("_")[-2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import statistics
 import tempfile
@@ -25,7 +24,7 @@ from app.cache.semantic import model_names
 from app.config import GatewayConfig, read_serve_file
 from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
-from app.jsonl import read_rows
+from app.jsonl import read_rows, write_rows
 from app.local_cache import LocalCache, question
 from app.routing import plan
 
@@ -57,7 +56,7 @@ def evaluate_cache(stream: Path, out: Path, config_file: Path) -> dict[str, Any]
     config = read_serve_file(config_file).config
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder), persistent=False) as redis:
         decisions, refused, stages = asyncio.run(_play(rows, config, redis.url))
-    _write(out, decisions)
+    write_rows(out, decisions)
     times = [row["ms"] for row in decisions]
     hits = sum(row["hit"] for row in decisions)
     figures: dict[str, Any] = {
@@ -168,7 +167,7 @@ def evaluate_routing(prompts: Path, out: Path, config_file: Path) -> dict[str, A
             tier = plan(score, config.tiers)[0].name
             scored.append({"id": row["id"], "prompt": row["prompt"], "score": round(score, 6), "tier": tier})
     seconds = time.perf_counter() - started
-    _write(out, scored)
+    write_rows(out, scored)
     names = [tier.name for tier in config.tiers]
     share = {name: round(sum(row["tier"] == name for row in scored) / len(scored), 4) for name in names}
     figures: dict[str, Any] = {
@@ -245,7 +244,3 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     if not rows:
         raise ConfigError(f"`{file}` has no rows")
     return rows
-
-
-def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

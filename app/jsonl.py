@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +34,8 @@ def read_rows(file: Path, *needed: str) -> Iterator[tuple[int, dict[str, Any]]]:
             fields = " and ".join(f'"{name}"' for name in needed)
             raise ConfigError(f"`{file}` line {number} is not a JSON object with {fields}")
         yield number, row
+
+
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write each row as a line."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -213,6 +213,21 @@ def ready(url: str) -> bool:
             return bool(json.load(response)["status"] == "ready")
     except (OSError, ValueError, KeyError):
         return False
+
+
+def samples(url: str, metrics: str, timeout_s: float) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Yield the metric, the labels and the value of each sample, as the gateway's replicas exported it last.
+
+    Args:
+        metrics: A regular expression for their names.
+
+    Raises:
+        OSError: The gateway at the URL did not answer.
+    """
+    with urllib.request.urlopen(f"{url}/metrics", timeout=timeout_s) as response:
+        text = response.read().decode()
+    for metric, labels, value in re.findall(rf"(?m)^({metrics}){{(.*)}} (\S+)$", text):
+        yield metric, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)
 
 
 def served_at(log: Path) -> ServeAPI | None:

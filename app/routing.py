@@ -55,7 +55,7 @@ class TierConfig(Section):
     context_tokens: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _served(self) -> Self:
         if self.llm is None and not self.targets:
             raise ValueError(f"tier `{self.name}` needs an `llm` or `targets`")
         if self.llm and self.stand_in:

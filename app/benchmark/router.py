@@ -20,7 +20,7 @@ from app.classifier.calibration import Array, Outcomes
 from app.classifier.train import CUTS, read_sources, split, training_files
 from app.config import GatewayConfig, read_serve_file
 from app.errors import ConfigError
-from app.jsonl import read_rows
+from app.jsonl import read_rows, write_rows
 from app.router_evaluation import costs
 
 OURS = "Tierwise"
@@ -190,22 +190,18 @@ def _write(out: Path, files: Mapping[Path, Sequence[Row]], routers: Mapping[str,
     (out / "rows").mkdir(parents=True, exist_ok=True)
     for file, rows in files.items():
         gaps = [dict(zip(("weak_score", "strong_score"), _gap(row) or (None, None), strict=True)) for row in rows]
-        _write_rows(out / "rows" / file.name, [row | gap for row, gap in zip(rows, gaps, strict=True)])
+        write_rows(out / "rows" / file.name, [row | gap for row, gap in zip(rows, gaps, strict=True)])
     prompts = sorted({str(row["prompt"]) for rows in files.values() for row in rows})
     for name, router in routers.items():
         scores = customary(router.score(prompts), router.cuts)
         rows = [{"prompt": prompt, "score": float(score)} for prompt, score in zip(prompts, scores, strict=True)]
-        _write_rows(out / f"{name.lower().replace(' ', '_')}.jsonl", rows)
+        write_rows(out / f"{name.lower().replace(' ', '_')}.jsonl", rows)
 
 
 def customary(scores: Array, cuts: tuple[float, float]) -> Array:
     """Stretch scores `(n,)` so that the cut points are 0.3 and 0.7; their order and ties stay."""
     ends = min(float(scores.min()), cuts[0]) - 1, max(float(scores.max()), cuts[1]) + 1
     return np.interp(scores, [ends[0], *cuts, ends[1]], [0, *CUTS, 1])
-
-
-def _write_rows(file: Path, rows: Sequence[Row]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 def _scored(score: Callable[[Sequence[str]], Any], prompts: Sequence[str]) -> Array:

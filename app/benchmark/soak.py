@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import re
 import tempfile
-import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +27,7 @@ from app.benchmark.overhead import CONFIG, scripted_upstream
 from app.benchmark.prompts import REWORDED, STORED, fresh
 from app.benchmark.running import gateway
 from app.config import ServeFile, read_serve_file
-from app.launch import Launcher
+from app.launch import Launcher, samples
 
 _KEPT: dict[str, dict[str, int]] = {
     "cache": {"max_entries": 3000},
@@ -141,9 +139,7 @@ async def _completed(sample: Sample, url: str, launcher: Launcher) -> None:
 
 def _tasks(url: str) -> Sample:
     """Count the asyncio tasks of all ingress replicas, as they were some seconds ago."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
-        text = response.read().decode()
-    return {"tasks": sum(float(count) for count in re.findall(r"(?m)^ray_tierwise_asyncio_tasks{.*} (\S+)$", text))}
+    return {"tasks": sum(count for _, _, count in samples(url, "ray_tierwise_asyncio_tasks", timeout_s=30))}
 
 
 def _parts(launcher: Launcher) -> Sample:

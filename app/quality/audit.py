@@ -256,23 +256,15 @@ class QualityAuditor:
 
     async def _check(self, request: ChatRequest, tier: str, routed: Completion, steps: Mapping[str, int]) -> None:
         best = await self._ask(request)
-        await self.bounds.spend(best.cost_usd)  # before the judge, who may fail
+        await self.bounds.spend(best.cost_usd)  # before the judge, who takes its time
         verdict = Verdict(settled_answers(request.body, routed.body, best.completion.body))
         if verdict.correct is None and self._judge is not None:
-            verdict = await self._judged(self._judge, request, routed, best.completion)
+            verdict = await self._judge(request, routed, best.completion)
             await self.bounds.spend(verdict.cost_usd)
         elif verdict.correct is None:
             await self.bounds.keep(self._pair(request, tier, routed, best.completion, steps))
         cost_usd = best.cost_usd + verdict.cost_usd
         await self._count(tier, Verdict(verdict.correct, cost_usd), steps, request.tenant)
-
-    @staticmethod
-    async def _judged(judge: Judge, request: ChatRequest, routed: Completion, best: Completion) -> Verdict:
-        try:
-            return await judge(request, routed, best)
-        except GatewayError as error:
-            log.warning("a routed answer could not be judged: %s", error.message)
-            return Verdict(None)
 
     def _pair(
         self, request: ChatRequest, tier: str, routed: Completion, best: Completion, steps: Mapping[str, int]

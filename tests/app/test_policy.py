@@ -8,6 +8,7 @@ import pytest
 from app.cache import CacheConfig
 from app.cache.policy import lookup_refusal, storable
 from app.schema import ChatRequest, Completion
+from tests.app.test_refusals import DECLINED
 from tests.fakes import answer, chat
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
@@ -87,18 +88,7 @@ def test_an_answer_is_stored_for_a_request_that_allows_it(request_: ChatRequest,
     assert storable(request_, answer(), CacheConfig(max_temperature=0.5)) is stored
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "I’m sorry, I cannot assist with this request.",
-        "Sorry, I am unable to provide medical advice.",
-        "As an AI language model, I do not have access to live data.",
-        "Unfortunately, I am not able to discuss this topic.",
-        "I apologize, but I won't create that.",
-        "  I must decline to answer.",
-    ],
-)
+@pytest.mark.parametrize("text", DECLINED)
 def test_an_answer_that_declines_is_not_stored(text: str) -> None:
     assert not storable(chat(), answer(text), CacheConfig())
 

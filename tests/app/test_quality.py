@@ -84,8 +84,12 @@ class Bench:
 
     async def _judge(self, request: ChatRequest, routed: Completion, best: Completion) -> Verdict:
         if self.error:
-            raise self.error
+            return await preferred_by(self._fail, "top")(request, routed, best)
         return Verdict(self.verdict, 0.001)
+
+    async def _fail(self, body: Mapping[str, Any]) -> Fresh:
+        assert self.error is not None
+        raise self.error
 
     async def take(self, text: str = "A cheap answer.", tier: str = "local", **fields: Any) -> None:
         self.auditor.answered(chat("Why?", **fields), tier, answer(text))
