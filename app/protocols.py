@@ -99,8 +99,8 @@ class CacheClearer(Protocol):
 class SemanticCache(Protocol):
     """Completions found by meaning."""
 
-    async def lookup(self, key: CacheKey) -> CacheLookup:
-        """Decide whether a stored answer of the key's scope answers its text.
+    async def lookup(self, key: CacheKey, since: float = 0.0) -> CacheLookup:
+        """Decide whether an answer of the key's scope, stored at `since` (of the epoch) or later, answers its text.
 
         Raises:
             CacheUnavailableError: The store or the embedder did not answer.

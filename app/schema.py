@@ -189,6 +189,9 @@ class Vectors:
     tokens: int
 
 
+TOO_OLD = "older than max-age"  # the reason of a miss where all that was found is
+
+
 @dataclass(frozen=True, slots=True)
 class CacheLookup:
     """What the cache decided, and why.

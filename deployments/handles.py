@@ -57,15 +57,15 @@ class RemoteCache:
         self._failfast = FailFast(_PAUSE_S)
         self._embed_failfast = FailFast(_PAUSE_S)  # its own: many texts that take long are no reason to miss
 
-    async def lookup(self, key: CacheKey) -> CacheLookup:
-        """Decide whether a stored answer serves the key's text.
+    async def lookup(self, key: CacheKey, since: float = 0.0) -> CacheLookup:
+        """Decide whether an answer stored since serves the key's text.
 
         Raises:
             CacheUnavailableError: No replica answered in time.
         """
         with _guarded(self._failfast, CacheUnavailableError, "the cache"):
             async with asyncio.timeout(self._timeout_s):
-                lookup: CacheLookup = await self._handle.lookup.remote(key, self._canary)
+                lookup: CacheLookup = await self._handle.lookup.remote(key, self._canary, since)
                 return lookup
 
     async def embedding(self, text: str) -> Embedding:

@@ -86,9 +86,9 @@ class CacheServer:
             except CacheUnavailableError as error:
                 log.warning("the cache was not swept: %s", error.message)
 
-    async def lookup(self, key: CacheKey, canary: bool = False) -> CacheLookup:
-        """Decide whether a stored answer serves the key's text, by the canary's configuration or by the other."""
-        return await self._caches[canary].lookup(key)
+    async def lookup(self, key: CacheKey, canary: bool = False, since: float = 0.0) -> CacheLookup:
+        """Decide whether an answer stored since serves the key's text, by the canary's configuration or the other."""
+        return await self._caches[canary].lookup(key, since)
 
     async def embedding(self, text: str) -> Embedding:
         """Embed a text, to store its answer where no lookup has."""

@@ -144,11 +144,11 @@ class FakeSemanticCache:
         self.keys: list[CacheKey] = []
         self.compared: list[tuple[str, str]] = []
 
-    async def lookup(self, key: CacheKey) -> CacheLookup:
+    async def lookup(self, key: CacheKey, since: float = 0.0) -> CacheLookup:
         self.keys.append(key)
         if self.error:
             raise self.error
-        if self.entry:
+        if self.entry and self.entry.created >= since:
             return CacheLookup("hit", "verified", self.similarity, None, self.entry, EMBEDDING, self.entry_id)
         return CacheLookup("miss", "no candidate", None, None, None, EMBEDDING, None, self.near)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from app.errors import CacheUnavailableError
 from app.protocols import ExactCache, SemanticCache
-from app.schema import CacheEntry, CacheKey, CacheLookup, Completion
+from app.schema import TOO_OLD, CacheEntry, CacheKey, CacheLookup, Completion
 
 log = logging.getLogger(__name__)
 NOT_EXACT = CacheLookup("miss", "exact only")  # what may still be found by meaning
@@ -44,7 +44,7 @@ class Lookups:
         if self._semantic is None or not key.semantic:
             return NOT_EXACT
         try:
-            return self._young_enough(await self._semantic.lookup(key), max_age_s)
+            return await self._semantic.lookup(key, 0.0 if max_age_s is None else self._now() - max_age_s)
         except CacheUnavailableError as error:
             log.warning("cache unavailable: %s", error.message)
             return _DOWN
@@ -68,4 +68,4 @@ class Lookups:
     def _young_enough(self, found: CacheLookup, max_age_s: float | None) -> CacheLookup:
         if max_age_s is None or found.entry is None or self._now() - found.entry.created <= max_age_s:
             return found
-        return CacheLookup("miss", "older than max-age", found.similarity, found.evidence, None, found.embedding)
+        return CacheLookup("miss", TOO_OLD, found.similarity, found.evidence, None, found.embedding)

@@ -22,7 +22,7 @@ from app.cache.store import Limits
 from app.cache.verifier import VerifierConfig
 from app.embedding import EmbedderConfig, EmbeddingsConfig, OnnxEmbedderConfig
 from app.errors import ConfigError
-from app.schema import CacheEntry, CacheKey, CacheLookup, Embedding
+from app.schema import TOO_OLD, CacheEntry, CacheKey, CacheLookup, Embedding
 from app.section import Section
 
 
@@ -174,8 +174,11 @@ class RedisSemanticCache:
         self._threshold = threshold
         self._steps = steps
 
-    async def lookup(self, key: CacheKey) -> CacheLookup:
+    async def lookup(self, key: CacheKey, since: float = 0.0) -> CacheLookup:
         """Decide whether a stored answer of the key's scope answers its text.
+
+        Args:
+            since: Seconds since the epoch; answers stored before are as if they were not there.
 
         Raises:
             CacheUnavailableError: Redis did not answer.
@@ -185,7 +188,8 @@ class RedisSemanticCache:
         similarity = nearest[0].similarity if nearest else None
         near = [candidate for candidate in nearest if candidate.similarity >= self._config.floor]
         fetched = await self._store.fetch(key, near)
-        found = [(candidate, entry) for candidate, entry in zip(near, fetched, strict=True) if entry is not None]
+        kept = [(candidate, entry) for candidate, entry in zip(near, fetched, strict=True) if entry is not None]
+        found = [(candidate, entry) for candidate, entry in kept if entry.created >= since]
 
         screening = screen(key.text, [entry.text for _, entry in found])
         if screening.same is not None:
@@ -206,7 +210,8 @@ class RedisSemanticCache:
             if strongest is None or weight > strongest[0]:
                 strongest = weight, entry
         if strongest is None:
-            reason = "below threshold" if screening.grey else screening.refused or "no candidate"
+            reason = "below threshold" if screening.grey else screening.refused
+            reason = reason or (TOO_OLD if len(found) < len(kept) else "no candidate")
             return CacheLookup("miss", reason, similarity, None, None, embedding)
         weight, entry = strongest
         within_a_step = entry if weight >= threshold - STEP else None

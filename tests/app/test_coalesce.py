@@ -186,9 +186,9 @@ async def test_a_streaming_follower_gets_each_part_as_it_comes(cache: FakeExactC
 
 async def test_a_leaders_semantic_hit_is_its_followers_hit(cache: FakeExactCache, upstream: GatedProvider) -> None:
     class SlowSemanticCache(FakeSemanticCache):
-        async def lookup(self, key: CacheKey) -> CacheLookup:
+        async def lookup(self, key: CacheKey, since: float = 0.0) -> CacheLookup:
             await upstream.gate.wait()
-            return await super().lookup(key)
+            return await super().lookup(key, since)
 
     semantic = SlowSemanticCache(CacheEntry("hi", answer("Hi."), "local"))
     controller = gateway(cache, upstream, semantic=semantic)

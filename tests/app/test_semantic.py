@@ -28,11 +28,14 @@ OTHER = "Which dishes go well with fresh basil?"
 
 
 class FakeStore:
-    """Neighbours by their text and cosine, nearest first; a text in `expired` has no entry any more."""
+    """Neighbours by their text and cosine, nearest first; those in `expired` are gone, others' are `created` then."""
 
-    def __init__(self, neighbours: dict[str, float], expired: Sequence[str] = ()) -> None:
+    def __init__(
+        self, neighbours: dict[str, float], expired: Sequence[str] = (), created: dict[str, float] | None = None
+    ) -> None:
         self.neighbours = neighbours
         self.expired = expired
+        self.created = created or {}
         self.counts: list[int] = []
         self.fetched: list[str] = []
         self.touched: list[str] = []
@@ -46,7 +49,10 @@ class FakeStore:
 
     async def fetch(self, key: CacheKey, candidates: Sequence[Candidate]) -> list[CacheEntry | None]:
         self.fetched += [candidate.entry for candidate in candidates]
-        return [None if text in self.expired else CacheEntry(text, answer(text), "local") for text in self.fetched]
+        return [
+            None if text in self.expired else CacheEntry(text, answer(text), "local", "", self.created.get(text, 0.0))
+            for text in self.fetched
+        ]
 
 
 class FakeVerifier:
@@ -68,6 +74,7 @@ async def look_up(
     threshold: float = 0.9,
     text: str = ASKED,
     steps: int = 0,
+    since: float = 0.0,
 ) -> CacheLookup:
     async def embed(text: str) -> NDArray[np.float32]:
         return np.array([1, 0], np.float32)
@@ -76,7 +83,7 @@ async def look_up(
     semantic = RedisSemanticCache(
         config or CacheConfig(), cast(RedisStore, store), embed, verify, "plane", threshold, lambda scope: steps
     )
-    return await semantic.lookup(cache_key(chat(text).body, "acme"))
+    return await semantic.lookup(cache_key(chat(text).body, "acme"), since)
 
 
 async def test_without_a_neighbour_there_is_no_candidate_and_the_embedding_is_kept() -> None:
@@ -89,6 +96,18 @@ async def test_a_surface_that_differs_is_a_hit_that_no_verifier_is_asked_about()
     found = await look_up(FakeStore({KEPT: 0.89, "please, how do i store fresh basil": 0.7}), verifier)
     assert (found.status, found.reason, found.similarity, found.evidence) == ("hit", "surface", 0.7, None)
     assert verifier.pairs == []
+
+
+async def test_an_answer_that_is_too_old_does_not_hide_a_younger_one() -> None:
+    verifier = FakeVerifier({KEPT: 0.99, HELD: 0.99})
+    found = await look_up(FakeStore({KEPT: 0.95, HELD: 0.9}, created={KEPT: 50.0, HELD: 100.0}), verifier, since=60.0)
+    assert (found.status, found.reason, found.similarity) == ("hit", "verified", 0.9)
+    assert verifier.pairs == [(HELD, ASKED)]
+
+
+async def test_where_all_that_is_near_is_too_old_the_miss_says_so() -> None:
+    found = await look_up(FakeStore({KEPT: 0.95}, created={KEPT: 50.0}), since=60.0)
+    assert (found.status, found.reason) == ("miss", "older than max-age")
 
 
 async def test_a_cosine_that_no_verifier_could_turn_is_enough() -> None:
