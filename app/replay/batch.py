@@ -14,6 +14,7 @@ from app.config import GatewayConfig
 from app.replay.work import Batch, Comparer, Decider, Encoder, Reader, Work
 
 _STORE_BYTES = 256 * 2**20  # of Ray's object store: batches are small, and are taken as they come
+_BLOCK_BYTES = 16 * 2**20  # that a worker gathers before it hands them on, several times in memory meanwhile
 
 
 class Cluster:
@@ -37,6 +38,7 @@ class Cluster:
             ray.init("local", include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
+        context.target_max_block_size = _BLOCK_BYTES
         context.enable_progress_bars = False  # ours count requests
         context.print_on_execution_start = False
         self.cores = int(ray.cluster_resources().get("CPU", 1))

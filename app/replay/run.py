@@ -180,7 +180,8 @@ def play(
         rows = Rows(work.rows)
         numbers = {name: work.keep(rows.column(name)) for name in _NUMBERS}
         times, untimed = _timed(numbers, clock())
-        numbers["time"] = work.keep(times)
+        if untimed:
+            numbers["time"] = work.keep(times)
         scopes = _arrange(work, numbers)
         laps.end("read")
         scores = _encode(cluster, work, len(work.array("texts")), progress)
@@ -217,10 +218,13 @@ def _labels(work: Work, rows: Rows, name: str) -> Labels:
 
 def _timed(numbers: Columns, now: float) -> tuple[NDArray[np.float64], int]:
     """Give the rows without a time one between their neighbours', and count them; a log without any gets a month's."""
-    times, place = numbers["time"], np.empty(len(numbers["time"]))
-    # in the order of the files and their lines: they are read at the same time, and come mixed
-    place[np.lexsort((numbers["line"], numbers["file"]))] = np.arange(len(place))
+    times = numbers["time"]
     known = np.isfinite(times)
+    if known.all():
+        return times, 0
+    # in the order of the files and their lines: they are read at the same time, and come mixed
+    place = np.empty(len(times))
+    place[np.lexsort((numbers["line"], numbers["file"]))] = np.arange(len(place))
     if known.any():
         order = np.argsort(place[known])
         given = place[known][order], times[known][order]

@@ -1,10 +1,12 @@
-"""Logs in a bucket, by Arrow's own client of S3 and a server that knows as much of S3 as a replay asks for."""
+"""Logs in a bucket, by Arrow's own clients of S3 and GCS and servers that know as much of them as a replay asks for."""
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -58,16 +60,44 @@ class Bucket(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
+class Storage(Bucket):
+    """The same of Google's, by its JSON API, for everybody."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        asked = parse_qs(url.query)
+        name = unquote(url.path.removeprefix("/storage/v1/b/bucket/o").removeprefix("/"))
+        prefix = asked.get("prefix", [""])[0]
+        if not name:
+            items = [self._described(key) for key in sorted(KEPT) if key.startswith(prefix)]
+            self._answer(200, json.dumps({"kind": "storage#objects", "items": items}).encode())
+        elif name not in KEPT:
+            self._answer(404)
+        else:
+            self._answer(200, KEPT[name] if "alt" in asked else json.dumps(self._described(name)).encode())
+
+    @staticmethod
+    def _described(name: str) -> dict[str, str]:
+        return {"kind": "storage#object", "bucket": "bucket", "name": name, "size": str(len(KEPT[name]))}
+
+
+@contextmanager
+def serving(handler: type[Bucket]) -> Iterator[int]:
+    """Serve a bucket on a port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Serve the bucket, and return what a URL says of where it is."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"?region=eu-west-1&scheme=http&endpoint_override=127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(Bucket) as port:
+        yield f"?region=eu-west-1&scheme=http&endpoint_override=127.0.0.1:{port}"
 
 
 def test_a_folder_of_a_bucket_is_read_with_the_key_of_its_url(options: str) -> None:
@@ -78,6 +108,15 @@ def test_a_folder_of_a_bucket_is_read_with_the_key_of_its_url(options: str) -> N
 def test_what_is_not_in_the_bucket_is_said_without_the_key(options: str) -> None:
     with pytest.raises(ConfigError, match=r"^cannot read `s3://bucket/no.jsonl`: there is no such file"):
         find([f"s3://key:secret@bucket/no.jsonl{options}"])
+
+
+def test_a_folder_of_google_s_storage_is_read() -> None:
+    with serving(Storage) as port:
+        where = f"?scheme=http&endpoint_override=127.0.0.1:{port}&retry_limit_seconds=5"
+        found = find([f"gs://anonymous@bucket/logs{where}"])
+        assert [row for file in found for _, row in read_rows(file)] == [{"prompt": "b"}, {"prompt": "a"}]
+        with pytest.raises(ConfigError, match=r"^cannot read `gs://bucket/no.jsonl`: there is no such file"):
+            find([f"gs://anonymous@bucket/no.jsonl{where}"])
 
 
 def test_no_secret_of_a_url_is_shown() -> None:
