@@ -201,6 +201,10 @@ def train_classifier(
     out: Annotated[Path | None, typer.Option(help="Where the model goes; by default, where it is found.")] = None,
     seed: int = 0,
     passes: Annotated[int, typer.Option(min=1, help="How often.")] = 2,
+    quality: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.9999, help="Share of the top tier's that 0.3 and 0.7 keep, at 95 % confidence."),
+    ] = 0.9,
     json_file: JsonFile = None,
 ) -> None:
     """Fine-tune the encoder that scores difficulty. An interrupted training goes on after its last pass."""
@@ -208,7 +212,7 @@ def train_classifier(
     from app.classifier.train import train
 
     prepared()
-    report(train(data, out or WEIGHTS, base, seed, passes, say=say), json_file)
+    report(train(data, out or WEIGHTS, base, seed, passes, quality=quality, say=say), json_file)
 
 
 @train_app.command("verifier")

@@ -111,7 +111,7 @@ def bench_log(
     requests: Annotated[int, typer.Option(min=1, help="In its month.")] = 20_000,
     distinct: Annotated[bool, typer.Option("--distinct", help="Number the prompts, so that each is another.")] = False,
 ) -> None:
-    """A month's log of our own making: 1,344 product prompts, some asked often, all sent to gpt-4-32k."""
+    """A month's log of our own making: 2,044 product prompts, some asked often, all sent to gpt-4-32k."""
     from app.benchmark.log import write_log
 
     report(write_log(file, requests, distinct), None)

@@ -16,15 +16,18 @@ from app.cache import CacheConfig, RedisConfig
 from app.canary import CanaryConfig, changed
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
+from app.classifier.encoder import CUTS
 from app.errors import ConfigError
 from app.ledger import BudgetConfig, LedgerConfig
 from app.pricing import GivenPrice, ListedPrice, Tariff
 from app.reload import restarting_keys
-from app.routing import RoutingConfig, TierConfig, Tiers
+from app.routing import RoutingConfig, TierConfig, Tiers, cut_points
 from app.section import Section
 from app.shaping import ProfileConfig
 from app.sizes import check_sizes
 from app.tenants import OpenTenants, TenantsConfig, check_address
+
+_KEPT = 0.95  # share of the best tier's quality that is aimed at where nothing is promised
 
 
 class GatewayConfig(Section):
@@ -187,8 +190,12 @@ class GatewayConfig(Section):
         if self.routing.quality.kept is not None:
             return self.routing.quality.kept
         file = self.classifier.calibration
-        promised = None if file is None else RouterCalibration.load(file.expanduser()).quality
-        return promised or 0.95
+        if file is not None:
+            promised = RouterCalibration.load(file.expanduser()).quality
+        else:
+            customary = cut_points(self.tiers) == CUTS
+            promised = self.classifier.promised() if customary else None
+        return promised or _KEPT
 
     def server_of(self, tier_name: str) -> TierConfig:
         """Return the tier that answers under a name: it, or its stand-in."""

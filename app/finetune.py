@@ -139,6 +139,7 @@ def quantised(plain: Path, file: Path) -> None:
 
 def _has_bfloat16() -> bool:
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
+        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+        return bool(flags & {"amx_bf16", "avx512_bf16"})
     except OSError:
         return False

@@ -17,7 +17,8 @@ from app.benchmark.router_baselines import Baseline, baselines
 from app.benchmark.router_measures import averaged, cascaded, placed, saved, strong_calls
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import Array, Outcomes
-from app.classifier.train import CUTS, read_sources, split, training_files
+from app.classifier.encoder import CUTS
+from app.classifier.train import read_sources, split, training_files
 from app.config import GatewayConfig, read_serve_file
 from app.errors import ConfigError
 from app.jsonl import read_rows, write_rows

@@ -183,6 +183,26 @@ def halves(outcomes: Outcomes, seed: int = 0) -> tuple[Outcomes, Outcomes]:
     return parts
 
 
+def last_that_keeps(
+    tested: Outcomes, candidates: Sequence[RouterPoint], quality: float, confidence: float, seed: int = 0
+) -> RouterPoint | None:
+    """Test cut points in their order, each at the full confidence, and return the last before the first that fails.
+
+    Fixed sequence testing (Angelopoulos et al., Learn then Test, arXiv 2110.01052), so that the rows must not have
+    chosen the candidates or their order.
+
+    Args:
+        quality: Share of the quality of always asking the top tier.
+    """
+    rows, chosen = np.arange(len(tested.scores)), None
+    for candidate in candidates:
+        gains = tested.quality[rows, tested.routed(candidate.cuts)] - quality * tested.quality[:, -1]
+        if p_value(gains, seed) > 1 - confidence:
+            break
+        chosen = candidate
+    return chosen
+
+
 def calibrate_router(
     outcomes: Outcomes,
     max_scores: Sequence[float],
@@ -195,8 +215,7 @@ def calibrate_router(
     """Pick the cheapest cut points whose quality kept is at least `quality`, at `confidence`.
 
     Half of the rows give the frontier of candidates, by falling cost; on the other half each is tested in that order,
-    at the full confidence, up to the first that fails: fixed sequence testing (Angelopoulos et al., Learn then Test,
-    arXiv 2110.01052).
+    see `last_that_keeps`.
 
     Args:
         quality: Share of the quality of always asking the top tier, in (0, 1).
@@ -205,13 +224,7 @@ def calibrate_router(
         ConfigError: The data cannot support the promise with anything cheaper than the top tier, or as `halves` does.
     """
     seen, tested = halves(outcomes, seed)
-    chosen: RouterPoint | None = None
-    for candidate in frontier(seen)[1:]:
-        rows = np.arange(len(tested.scores))
-        gains = tested.quality[rows, tested.routed(candidate.cuts)] - quality * tested.quality[:, -1]
-        if p_value(gains, seed) > 1 - confidence:
-            break
-        chosen = candidate
+    chosen = last_that_keeps(tested, frontier(seen)[1:], quality, confidence, seed)
     if chosen is None:
         raise ConfigError(
             f"the data cannot support {quality:.1%} of the top tier's quality at {confidence:.0%} confidence with "

@@ -27,6 +27,8 @@ _WORD = re.compile(r"\w+")
 _FORMULA = re.compile(r"[\\^=<>∑∫√≤≥±]|\d\s*[+*/-]\s*\d")
 _CODE = re.compile(r"```|[{};]\s*$|\bdef |\bclass |\bSELECT\b|=>|\(\)", re.MULTILINE)
 FEATURES = 6
+CUTS = (0.3, 0.7)  # the customary cut points between three tiers
+_TASK_WEIGHT = 3.0  # of what the task asks for, in the opinion on questions as benchmarks have them
 # What the graph gives for a text, as logits.
 OUTPUTS = ("beyond_small", "beyond_mid", "small_fails", "mid_fails", "gain", "benchmark")
 
@@ -70,6 +72,14 @@ class ClassifierConfig(Section):
         name = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
         encoder = open_graph(graph, vocabulary, self.threads, MAX_TOKENS, self.gpu_fraction)
         return EncoderClassifier(encoder, scale, name, self._calibrated(name))
+
+    def promised(self) -> float | None:
+        """Return the share of the top tier's quality that `CUTS` keep, by the card; None where it promises nothing."""
+        try:
+            promises = json.loads((self.folder() / "card.json").read_text("utf-8"))["promise"].values()
+            return min(float(promise["quality"]) for promise in promises)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # its rows could not support any, or it is of before there were promises
 
     def folder(self) -> Path:
         """Return where the model is."""
@@ -122,8 +132,11 @@ def task_logit(outputs: Array) -> Array:
 
 
 def outcome_logit(outputs: Array) -> Array:
-    """Average what says whether weak models fail, and strong ones do better, `(n,)`."""
-    return np.asarray(outputs[:, 2:5].mean(axis=1), np.float32)
+    """Average what says whether weak models fail, and strong ones do better; with what the task asks for, `(n,)`.
+
+    Outcomes alone order the questions of unlike benchmarks worse: they were learnt within each.
+    """
+    return np.asarray(outputs[:, 2:5].mean(axis=1) + _TASK_WEIGHT * task_logit(outputs), np.float32)
 
 
 class EncoderClassifier:

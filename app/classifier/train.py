@@ -1,9 +1,10 @@
 """Fine-tunes the encoder that scores difficulty. `tierwise train classifier` runs it.
 
-The encoder learns two things at once: how much a task asks for, from product prompts with a tier each, and whether
+The encoder learns two things at once: how much a task asks for, from prompts of our own with a tier each, and whether
 weak models fail where strong ones do not, from benchmarks with outcomes. A last output tells the two kinds of prompt
 apart, so that each is scored by what was learnt from its like. Every benchmark weighs the same however many rows it
-has, so that no benchmark's style is the signal.
+has, so that no benchmark's style is the signal. The rows held out of each kind then place the customary cut points, so
+that they keep a promised share of the top tier's quality.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bundled import minilm_source, state_dir
+from app.classifier.calibration import Outcomes, RouterPoint, halves, last_that_keeps, point
 from app.classifier.encoder import (
+    CUTS,
     FEATURES,
     MAX_TOKENS,
     OUTPUTS,
@@ -38,12 +41,15 @@ from app.errors import ConfigError
 from app.finetune import batches_of, export_int8, run_pass, run_passes
 from app.jsonl import read_rows
 
-PRODUCT = Path(__file__).with_name("product_prompts.jsonl")
+# Prompts of our own with a tier each. The long ones share their texts, so none of them is held out.
+OWN = {name: Path(__file__).with_name(f"{name}_prompts.jsonl") for name in ("product", "long")}
 # Sources for non-commercial use, or that state no licence: to measure with, not to train shipped weights on.
 MEASURE_ONLY = frozenset({"alpacaeval", "flask", "mixeval", "routerdc7"})
-CUTS = (0.3, 0.7)
 _TIERS = ("small", "mid", "large")
 _HELD_OUT = 0.15
+_HELD_OUT_PRODUCT = 0.3  # they are few, and half of those held out test the promise
+_CONFIDENCE = 0.95
+_SOLVED = 0.5  # what an answer is worth from which on its tier suffices
 _PRODUCT_SHARE = 0.3  # of a pass
 _MOST_REPEATS = 4  # of a row in a pass
 
@@ -57,12 +63,14 @@ class Example:
     Attributes:
         tier: Index of the weakest tier that suffices, if it is known.
         gain: By how much the strong model beat the weak one, in [-1, 1], if both were seen.
+        quality: What each tier's answer was worth, in [0, 1], if all were seen; of our own prompts 1 from the tier on.
     """
 
     prompt: str
     target: Target
     tier: int | None = None
     gain: float | None = None
+    quality: tuple[float, float, float] | None = None
 
 
 def train(
@@ -72,9 +80,10 @@ def train(
     seed: int = 0,
     passes: int = 2,
     rows: int = 16_000,
+    quality: float = 0.9,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train on every permitted JSONL file and on the product prompts; write graph, tokenizer and card into a folder.
+    """Train on every permitted JSONL file and on prompts of our own; write graph, tokenizer and card into a folder.
 
     A pass that is done is kept in the state folder, so that an interrupted training goes on after it.
 
@@ -82,6 +91,8 @@ def train(
         data: Files, or folders of `*.jsonl`.
         base: A Hugging Face encoder, by name or folder; by default the bundled one.
         rows: Of a pass, drawn so that each source has its share.
+        quality: Share of the top tier's that the cut points 0.3 and 0.7 keep on held-out rows of each kind, at 95 %
+            confidence. Where these cannot support it, the cut points separate the tiers best, and the card says so.
 
     Returns:
         The figures of the card.
@@ -96,7 +107,7 @@ def train(
     started = time.monotonic()
     files = training_files(data)
     sources = read_sources(files)
-    if set(sources) <= {"product"}:
+    if set(sources) <= set(OWN):
         raise ConfigError(
             f"there are no rows with outcomes in the *.jsonl of {', '.join(f'`{path}`' for path in data)}"
         )
@@ -108,7 +119,7 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(source)
     standard = np.array([text_features(example.prompt) for part in taught.values() for example in part], np.float32)
     model = _router(AutoModel.from_pretrained(source), standard.mean(0), standard.std(0) + 1e-6)
-    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in [*files, PRODUCT]}
+    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in [*files, *OWN.values()]}
     name = hashlib.blake2b(json.dumps([hashes, str(source), seed, rows]).encode(), digest_size=4).hexdigest()
 
     def one_pass(number: int) -> None:
@@ -119,7 +130,7 @@ def train(
 
     earlier_s = run_passes(model, passes, state_dir() / "train" / f"classifier-{name}.pt", one_pass, say)
     outputs = {name: _outputs(model, tokenizer, part) for name, part in held_out.items()}
-    scale = _scale(held_out, outputs)
+    scale, promise = _scale(held_out, outputs, quality, say)
     out.mkdir(parents=True, exist_ok=True)
     inputs = _encode(tokenizer, ["hello world, how are you", "hello"])
     export_int8(model, inputs, ("input_ids", "attention_mask"), "logits", out / "classifier.int8.onnx")
@@ -131,6 +142,7 @@ def train(
         "rows_a_pass": rows,
         "data": hashes,
         "held_out": {name: _figures(part, scale.scores(outputs[name])) for name, part in held_out.items()},
+        "promise": promise,
         "minutes": round((earlier_s + time.monotonic() - started) / 60, 1),
         "scale": {"task": scale.task.tolist(), "outcome": scale.outcome.tolist()},
     }
@@ -139,16 +151,20 @@ def train(
 
 
 def best_cuts(raw: Array, tiers: NDArray[Any]) -> tuple[float, float]:
-    """Return the cut points with the best mean recall over the tiers 0, 1 and 2; a 2 taken for a 0 counts twice."""
+    """Return the cut points that separate the tiers 0, 1 and 2 best."""
+    return max(_pairs(raw), key=lambda cuts: separation((raw >= cuts[0]).astype(int) + (raw >= cuts[1]), tiers))
+
+
+def separation(assigned: NDArray[Any], tiers: NDArray[Any]) -> float:
+    """Return the mean recall over the tiers 0, 1 and 2; a 2 taken for a 0 counts twice, and a -1 not at all."""
+    recall = [np.mean(assigned[tiers == tier] == tier) for tier in range(3) if (tiers == tier).any()]
+    return float(np.mean(recall) - (np.mean(assigned[tiers == 2] == 0) if (tiers == 2).any() else 0.0))
+
+
+def _pairs(raw: NDArray[Any]) -> Iterator[tuple[float, float]]:
+    """Yield cut points, at quantiles."""
     grid = np.unique(np.quantile(raw, np.linspace(0.03, 0.97, 81)))
-
-    def worth(cuts: tuple[float, float]) -> float:
-        assigned = (raw >= cuts[0]).astype(int) + (raw >= cuts[1])
-        recall = [np.mean(assigned[tiers == tier] == tier) for tier in range(3) if (tiers == tier).any()]
-        return float(np.mean(recall) - np.mean(assigned[tiers == 2] == 0))
-
-    low, high = max(combinations([float(cut) for cut in grid], 2), key=worth)
-    return low, high
+    return combinations([float(cut) for cut in grid], 2)
 
 
 def training_files(data: Sequence[Path]) -> list[Path]:
@@ -158,14 +174,15 @@ def training_files(data: Sequence[Path]) -> list[Path]:
 
 
 def read_sources(files: Sequence[Path]) -> dict[str, list[Example]]:
-    """Read the rows that teach something, by the file's name; and the product prompts, as `product`."""
+    """Read the rows that teach something, by the file's name; and those of our own."""
     sources = {file.stem: examples for file in files if (examples := _benchmark(file))}
-    return sources | {"product": [_product(row) for row in _read(PRODUCT)]}
+    return sources | {name: [_own(row) for row in _read(file)] for name, file in OWN.items()}
 
 
-def _product(row: Mapping[str, Any]) -> Example:
+def _own(row: Mapping[str, Any]) -> Example:
     tier = _TIERS.index(row["tier"])
-    return Example(row["prompt"], (float(tier >= 1), float(tier >= 2), None, None, None, 0.0), tier)
+    worth = (float(tier <= 0), float(tier <= 1), 1.0)
+    return Example(row["prompt"], (float(tier >= 1), float(tier >= 2), None, None, None, 0.0), tier, quality=worth)
 
 
 def _benchmark(file: Path) -> list[Example]:
@@ -180,7 +197,8 @@ def _outcome(row: Mapping[str, Any]) -> Example | None:
         gain = float(strong) - float(weak)
         fails = (None if small is None else 1 - float(small), None if mid is None else 1 - float(mid))
         tier = _TIERS.index(row["tier"]) if row.get("tier") and row.get("solved") is not False else None
-        return Example(row["prompt"], (None, None, *fails, (1 + gain) / 2, 1.0), tier, gain)
+        worth = None if small is None or mid is None or large is None else (float(small), float(mid), float(large))
+        return Example(row["prompt"], (None, None, *fails, (1 + gain) / 2, 1.0), tier, gain, worth)
     if row.get("label") == "selected as hard":
         return Example(row["prompt"], (1.0, 0.9, None, None, None, 0.0))
     if (difficulty := row.get("difficulty")) is not None:
@@ -194,7 +212,8 @@ def split(sources: Mapping[str, list[Example]], seed: int) -> tuple[dict[str, li
     for name, examples in sources.items():
         shuffled = random.Random(seed).sample(examples, len(examples))
         measurable = any(example.tier is not None or example.gain is not None for example in examples)
-        count = int(_HELD_OUT * len(examples)) if measurable else 0
+        share = _HELD_OUT_PRODUCT if name == "product" else _HELD_OUT if measurable and name not in OWN else 0
+        count = int(share * len(examples))
         taught[name] = shuffled[count:]
         if count:
             held_out[name] = shuffled[:count]
@@ -269,21 +288,58 @@ def _outputs(model: Any, tokenizer: Any, examples: Sequence[Example]) -> Array:
     return np.concatenate(parts)
 
 
-def _scale(held_out: Mapping[str, Sequence[Example]], outputs: Mapping[str, Array]) -> Scale:
-    """Place the customary cut points where they separate the tiers best on prompts of each kind."""
-
-    def points(names: Sequence[str], logit: Callable[[Array], Array]) -> Array:
-        raw = np.concatenate([logit(outputs[name]) for name in names])
-        tiers = [example.tier for name in names for example in held_out[name]]
-        known = np.array([tier is not None for tier in tiers])
-        low, high = best_cuts(raw[known], np.array([tier for tier in tiers if tier is not None]))
-        ends = min(float(raw.min()), low) - 2.0, max(float(raw.max()), high) + 2.0
-        return np.array([[ends[0], low, high, ends[1]], [0, *CUTS, 1]], np.float32)
-
+def _scale(
+    held_out: Mapping[str, Sequence[Example]], outputs: Mapping[str, Array], quality: float, say: Callable[[str], None]
+) -> tuple[Scale, dict[str, Any]]:
+    """Place the customary cut points for prompts of each kind; return what they keep as well."""
     benchmarks = [
         name for name in held_out if name != "product" and any(example.tier is not None for example in held_out[name])
     ]
-    return Scale(points(["product"], task_logit), points(benchmarks, outcome_logit))
+    kinds = {"task": (["product"], task_logit), "outcome": (benchmarks, outcome_logit)}
+    points, promises = {}, {}
+    for kind, (names, logit) in kinds.items():
+        raw = np.concatenate([logit(outputs[name]) for name in names])
+        points[kind], promises[kind] = _points([example for name in names for example in held_out[name]], raw, quality)
+        if promises[kind] is None:
+            say(f"{kind}: the rows held out cannot support {quality:.0%} of the top tier's quality")
+    return Scale(**points), promises
+
+
+def _points(examples: Sequence[Example], raw: Array, quality: float) -> tuple[Array, dict[str, Any] | None]:
+    """Map logits to scores by the cut points that keep the quality; else by those that separate the tiers best."""
+    known = [i for i, example in enumerate(examples) if example.quality is not None]
+    worth = np.array([examples[i].quality for i in known])
+    outcomes = Outcomes(raw[known].astype(float), worth, np.zeros(worth.shape))
+    found, promise = promised_cuts(outcomes, quality), None
+    if found is None:
+        tiered = np.array([example.tier is not None for example in examples])
+        low, high = best_cuts(raw[tiered], np.array([example.tier for example in examples if example.tier is not None]))
+    else:
+        low, high = found.cuts
+        kept, shares = round(found.quality_kept, 4), found.shares
+        promise = {"quality": quality, "confidence": _CONFIDENCE, "rows": len(known), "kept": kept, "shares": shares}
+    least, most = min(float(raw.min()), low), max(float(raw.max()), high)
+    return np.array([[least - 2, low, max(high, low + 1e-3), most + 2], [0, *CUTS, 1]], np.float32), promise
+
+
+def promised_cuts(outcomes: Outcomes, quality: float) -> RouterPoint | None:
+    """Return the cut points that separate the tiers best, of those that keep `quality` of the top tier's.
+
+    Half of the rows give the candidates that no others beat both in what they keep and in how they separate the tiers;
+    on the other half they are tested by falling quality, see `last_that_keeps`.
+
+    Returns:
+        The cut points with what they do on the half that tested them; None where it supports none of them.
+    """
+    seen, tested = halves(outcomes)
+    needed = np.where(seen.quality.max(axis=1) >= _SOLVED, np.argmax(seen.quality >= _SOLVED, axis=1), -1)
+    candidates = [(point(seen, cuts), separation(seen.routed(cuts), needed)) for cuts in _pairs(seen.scores)]
+    best: list[tuple[RouterPoint, float]] = []
+    for candidate in sorted(candidates, key=lambda found: (-found[0].quality_kept, -found[1])):
+        if not best or candidate[1] > best[-1][1]:
+            best.append(candidate)
+    chosen = last_that_keeps(tested, [candidate for candidate, _ in best], quality, _CONFIDENCE)
+    return None if chosen is None else point(tested, chosen.cuts)
 
 
 def _figures(examples: Sequence[Example], scores: Array) -> dict[str, float]:
@@ -294,6 +350,8 @@ def _figures(examples: Sequence[Example], scores: Array) -> dict[str, float]:
         tiers = np.array([examples[i].tier for i in known])
         assigned = (scores[known] >= CUTS[0]).astype(int) + (scores[known] >= CUTS[1])
         figures["right_tier"] = round(float(np.mean(assigned == tiers)), 4)
+        figures["below_top"] = round(float(np.mean(assigned < 2)), 4)
+        figures["too_weak"] = round(float(np.mean(assigned < tiers)), 4)
         figures["hard_to_small"] = round(float(np.mean(assigned[tiers == 2] == 0)), 4)
     gains = np.array([example.gain for example in examples if example.gain is not None])
     if len(gains) == len(examples) and gains.sum() > 0:

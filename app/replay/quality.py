@@ -46,14 +46,15 @@ def seen(config: ClassifierConfig) -> Seen | None:
     folder = WEIGHTS if config.model == "bundled" else Path(resolve(config.model)).expanduser()
     try:
         held_out = json.loads((folder / "card.json").read_text("utf-8"))["held_out"]["product"]
-        rows, right = int(held_out["rows"]), float(held_out["right_tier"])
+        rows = int(held_out["rows"])
+        wrong, among = (round(rows * float(held_out[name])) for name in ("too_weak", "below_top"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     source = (
-        f"the classifier's card: {right:.1%} of {rows} held-out product prompts went to the right tier, the others all "
-        "count as sent to too weak a one; prompts of other kinds, such as benchmarks', may fare worse"
+        f"the classifier's card: of {rows} held-out product prompts {among} went below the best tier, {wrong} of "
+        "them to too weak a one; prompts of other kinds, such as benchmarks', may fare worse"
     )
-    return Seen(round(rows * (1 - right)), rows, source)
+    return Seen(wrong, among, source) if among else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,23 @@ def test_every_model_of_every_tier_has_its_price() -> None:
     assert CONFIG.prices()["medium"].at(date(2026, 1, 1)).usd_per_1m_output_tokens == 2
 
 
+@pytest.mark.parametrize(
+    ("cuts", "fields", "promised"),
+    [
+        ((0.3, 0.7), {}, 0.9),  # by the card of the bundled classifier
+        ((0.3, 0.7), {"routing": {"quality": {"kept": 0.97}}}, 0.97),
+        ((0.3, 0.7), {"classifier": {"model": "/no/such/folder"}}, 0.95),
+        ((0.3, 0.6), {}, 0.95),
+        ((0.3,), {}, 0.95),
+    ],
+)
+def test_the_customary_cut_points_keep_what_the_classifier_s_card_promises(
+    cuts: tuple[float, ...], fields: dict[str, Any], promised: float
+) -> None:
+    tiers = [tier(name=f"t{i}", max_score=score) for i, score in enumerate([*cuts, 1.0])]
+    assert gateway(*tiers, **fields).quality_kept() == promised
+
+
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         CONFIG.max_body_bytes = 1

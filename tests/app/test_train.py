@@ -6,10 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.classifier import ClassifierConfig
-from app.classifier.encoder import FEATURES, text_features
-from app.classifier.train import _area, _benchmark, _drawn, best_cuts, split, train
+from app.classifier.encoder import CUTS, FEATURES, text_features
+from app.classifier.train import (
+    OWN,
+    Example,
+    _area,
+    _benchmark,
+    _drawn,
+    _points,
+    best_cuts,
+    read_sources,
+    split,
+    train,
+)
 from app.errors import ConfigError
 
 
@@ -25,6 +37,38 @@ def test_the_cuts_would_rather_waste_an_easy_prompt_than_send_a_hard_one_to_the_
     raw = np.random.default_rng(0).normal(tiers, 0.8).astype(np.float32)
     low, _ = best_cuts(raw, tiers)
     assert np.mean(raw[tiers == 2] < low) < np.mean(raw[tiers == 0] >= low)
+
+
+def examples(tiers: NDArray[Any]) -> list[Example]:
+    """Make examples whose tier suffices from the given one on."""
+    return [Example("p", (), int(tier), quality=(float(tier <= 0), float(tier <= 1), 1.0)) for tier in tiers]
+
+
+def test_the_cut_points_keep_the_promised_share_of_the_top_tier_s_quality() -> None:
+    tiers = np.repeat([0, 1, 2], 300)
+    raw = np.random.default_rng(0).normal(tiers, 0.5).astype(np.float32)
+    points, promise = _points(examples(tiers), raw, 0.9)
+    assert promise is not None
+    assert (promise["quality"], promise["rows"]) == (0.9, 900)
+    scores = np.interp(raw, *points)
+    assigned = (scores >= CUTS[0]).astype(int) + (scores >= CUTS[1])
+    assert np.mean(assigned >= tiers) >= 0.9
+    assert promise["shares"][2] < 0.5
+
+
+def test_cut_points_that_no_rows_can_vouch_for_separate_the_tiers_and_promise_nothing() -> None:
+    tiers = np.random.default_rng(0).integers(0, 3, 300)
+    raw = np.random.default_rng(1).normal(size=300).astype(np.float32)
+    points, promise = _points(examples(tiers), raw, 0.95)
+    assert promise is None
+    assert points[0, 1:3].tolist() == pytest.approx(best_cuts(raw, tiers))
+
+
+def test_long_texts_with_a_question_are_learnt_from_and_never_held_out() -> None:
+    taught, held_out = split(read_sources([]), 0)
+    assert len(taught["long"]) == len(OWN["long"].read_text("utf-8").splitlines())
+    assert held_out.keys() == {"product"}
+    assert len(held_out["product"]) == int(0.3 * (len(held_out["product"]) + len(taught["product"])))
 
 
 def test_features_of_any_text_are_finite() -> None:
@@ -68,6 +112,7 @@ def test_a_pass_draws_each_source_s_share_and_no_row_too_often(tmp_path: Path) -
     (tmp_path / "few.jsonl").write_text("\n".join(map(json.dumps, rows[:50])))
     sources = {name: _benchmark(tmp_path / f"{name}.jsonl") for name in ("many", "few")}
     taught, held_out = split({**sources, "product": sources["many"][:100]}, 0)
+    assert len(held_out["product"]) == 30
     assert (len(taught["many"]), len(held_out["many"])) == (850, 150)
     drawn = _drawn({name: part for name, part in taught.items() if name != "product"}, 1000, 0)
     counts = [sum(example in part for example in drawn) for part in (taught["many"], taught["few"])]

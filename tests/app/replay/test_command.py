@@ -147,7 +147,7 @@ def test_a_prompt_is_text_and_no_markup(tmp_path: Path) -> None:
 
 
 def test_a_redacted_replay_writes_no_text_of_any_prompt(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    secrets = [f"Who is patient zyxw{i}vut and why does qrst{i}pon matter?" for i in (1, 1, 2, 3)]
+    secrets = [f"Translate into French: the dog of patient zyxw{i}vut is called qrst{i}pon." for i in (1, 1, 2, 3)]
     rows = [{"prompt": secret, "answer": f"Because of ansr{i}wer."} for i, secret in enumerate(secrets)]
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": "zyxw9vut" broken\n')
