@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ from app.classifier.encoder import (
     task_logit,
     text_features,
 )
-from app.embedding.onnx import windowed
+from app.embedding.onnx import OnnxEncoder, open_graph, windowed
 from app.errors import ConfigError
 from app.finetune import batches_of, export_int8, run_pass, run_passes
 from app.jsonl import read_rows
@@ -129,12 +130,14 @@ def train(
         run_pass(model, batches, lambda batch: _loss(model, tokenizer, batch), 6e-5 / (number + 1), title)
 
     earlier_s = run_passes(model, passes, state_dir() / "train" / f"classifier-{name}.pt", one_pass, say)
-    outputs = {name: _outputs(model, tokenizer, part) for name, part in held_out.items()}
-    scale, promise = _scale(held_out, outputs, quality, say)
     out.mkdir(parents=True, exist_ok=True)
+    graph, vocabulary = out / "classifier.int8.onnx", out / "tokenizer.json"
     inputs = _encode(tokenizer, ["hello world, how are you", "hello"])
-    export_int8(model, inputs, ("input_ids", "attention_mask"), "logits", out / "classifier.int8.onnx")
-    tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+    export_int8(model, inputs, ("input_ids", "attention_mask"), "logits", graph)
+    tokenizer.backend_tokenizer.save(str(vocabulary))
+    encoder = open_graph(graph, vocabulary, os.cpu_count() or 1, MAX_TOKENS)
+    outputs = {name: _outputs(encoder, part) for name, part in held_out.items()}
+    scale, promise = _scale(held_out, outputs, quality, say)
     card = {
         "base": "all-MiniLM-L6-v2" if base is None else str(base),
         "seed": seed,
@@ -277,15 +280,12 @@ def _loss(model: Any, tokenizer: Any, batch: Sequence[Example]) -> Any:
     return (losses * known).sum() / known.sum()
 
 
-def _outputs(model: Any, tokenizer: Any, examples: Sequence[Example]) -> Array:
-    import torch
-
-    with torch.no_grad():
-        parts = [
-            model(**_encode(tokenizer, [example.prompt for example in examples[i : i + 32]])).float().numpy()
-            for i in range(0, len(examples), 32)
-        ]
-    return np.concatenate(parts)
+def _outputs(encoder: OnnxEncoder, examples: Sequence[Example]) -> Array:
+    """Run the graph that serves; one by one, since int8 activations hang on what is in a batch."""
+    features = (np.array([text_features(example.prompt)], np.float32) for example in examples)
+    return np.concatenate(
+        [encoder.run([example.prompt], features=of) for example, of in zip(examples, features, strict=True)]
+    )
 
 
 def _scale(
@@ -329,9 +329,13 @@ def promised_cuts(outcomes: Outcomes, quality: float) -> RouterPoint | None:
     on the other half they are tested by falling quality, see `last_that_keeps`.
 
     Returns:
-        The cut points with what they do on the half that tested them; None where it supports none of them.
+        The cut points with what they do on the half that tested them; None where it supports none of them, or is too
+        small.
     """
-    seen, tested = halves(outcomes)
+    try:
+        seen, tested = halves(outcomes)
+    except ConfigError:
+        return None
     needed = np.where(seen.quality.max(axis=1) >= _SOLVED, np.argmax(seen.quality >= _SOLVED, axis=1), -1)
     candidates = [(point(seen, cuts), separation(seen.routed(cuts), needed)) for cuts in _pairs(seen.scores)]
     best: list[tuple[RouterPoint, float]] = []

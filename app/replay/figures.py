@@ -127,7 +127,7 @@ def _times(before: float, after: float) -> str:
 
 
 def _latencies(simulation: Simulation) -> dict[str, Floats]:
-    return {"before": simulation.costs.before_s, "after": simulation.after_s}
+    return {"before": simulation.costs.before_s[simulation.replayed.answered], "after": simulation.after_s}
 
 
 def _latency(seconds: Floats) -> dict[str, float]:

@@ -34,9 +34,10 @@ class Groups:
         """Return each group's figures; of the groups that cost most before, or of all in the order of their names.
 
         Returns:
-            `name`, `requests`, `hit_rate`, `before_usd`, `after_usd`, `before_s`, `after_s` (means), the shares of the
-            requests that the cache and each tier answer in `tiers`, and as `[estimate, low, high]`, or None where it is
-            not known, `expected_false_hits` (of the group's hits) and `quality_kept` (of what is routed).
+            `name`, `requests`, `hit_rate`, `before_usd`, `after_usd`, `before_s` (mean of the answered), `after_s`
+            (mean), the shares of the requests that the cache and each tier answer in `tiers`, and as `[estimate, low,
+            high]`, or None where it is not known, `expected_false_hits` (of the group's hits) and `quality_kept` (of
+            what is routed).
         """
         made, size = self._simulation, len(labels.names)
 
@@ -45,7 +46,9 @@ class Groups:
 
         count = np.maximum(np.bincount(labels.index, minlength=size), 1)
         hits, meant, before, after = map(total, (self._hit, self._meant, made.costs.before_usd, made.after_usd))
-        before_s, after_s = total(made.costs.before_s), total(made.after_s)
+        answered = made.replayed.answered
+        before_s = total(np.where(answered, made.costs.before_s, 0.0)) / np.maximum(total(answered), 1)
+        after_s = total(made.after_s)
         tiers = {"cache": hits, **{name: total(of) for name, of in self._routed()}}
         weak = [total(of) / np.maximum(count - hits, 1) for of in self._weak]
         order = np.argsort(np.array(labels.names, object)) if by_name else np.argsort(-before, kind="stable")
@@ -56,7 +59,7 @@ class Groups:
                 "hit_rate": round(float(hits[i] / count[i]), 4),
                 "before_usd": round(float(before[i]), 4),
                 "after_usd": round(float(after[i]), 4),
-                "before_s": round(float(before_s[i] / count[i]), 3),
+                "before_s": round(float(before_s[i]), 3),
                 "after_s": round(float(after_s[i] / count[i]), 3),
                 "tiers": {name: round(float(of[i] / count[i]), 4) for name, of in tiers.items()},
                 "expected_false_hits": self._wrong

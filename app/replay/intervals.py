@@ -36,7 +36,8 @@ def intervals(simulation: Simulation) -> dict[str, Any]:
         "all": drawn.sums(np.broadcast_to(1, len(routed))),
         "before_usd": drawn.sums(costs.before_usd),
         "after_usd": drawn.sums(simulation.after_usd),
-        "before_s": drawn.sums(costs.before_s),
+        "answered": drawn.sums(replayed.answered),
+        "before_s": drawn.sums(np.where(replayed.answered, costs.before_s, 0.0)),
         "after_s": drawn.sums(simulation.after_s),
         "hits": drawn.sums(~routed),
         "logged": drawn.sums(np.where(routed, costs.logged.completion, 0.0)),
@@ -46,7 +47,7 @@ def intervals(simulation: Simulation) -> dict[str, Any]:
     return {
         "cost_change": _ends(sums["after_usd"] - sums["before_usd"], sums["before_usd"]),
         "mean_s": _ends(sums["after_s"], sums["all"]),
-        "latency_ratio": _ends(sums["before_s"], sums["after_s"]),
+        "latency_ratio": _ends(sums["before_s"] * sums["all"], sums["after_s"] * sums["answered"]),
         "hit_rate": _ends(sums["hits"], sums["all"]),
         "tiers": {name: _ends(sums[f"tier {name}"], sums["all"]) for name in names},
         "token_cut": _ends(sums["logged"] - sums["shaped"], sums["logged"]),

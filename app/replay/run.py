@@ -139,6 +139,12 @@ class Replayed:
         return self.reason.are(lambda name: name == "hit exact")
 
     @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Which requests had an answer when they were logged, whose latencies count; all, where none had."""
+        ok = np.asarray(self.columns["ok"], bool)
+        return ok if ok.any() else ~ok
+
+    @property
     def days(self) -> float:
         """How long the log is, at least an hour; one without any time is a month."""
         times = self.columns["time"]

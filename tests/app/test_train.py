@@ -64,6 +64,13 @@ def test_cut_points_that_no_rows_can_vouch_for_separate_the_tiers_and_promise_no
     assert points[0, 1:3].tolist() == pytest.approx(best_cuts(raw, tiers))
 
 
+def test_too_few_rows_promise_nothing() -> None:
+    tiers = np.repeat([0, 1, 2], 10)
+    points, promise = _points(examples(tiers), tiers.astype(np.float32), 0.9)
+    assert promise is None
+    assert (np.diff(points) > 0).all()
+
+
 def test_long_texts_with_a_question_are_learnt_from_and_never_held_out() -> None:
     taught, held_out = split(read_sources([]), 0)
     assert len(taught["long"]) == len(OWN["long"].read_text("utf-8").splitlines())

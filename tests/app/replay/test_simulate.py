@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from app.cache.calibration import upper_bound
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
+from app.classifier.encoder import WEIGHTS
 from app.replay.costs import costs_of
 from app.replay.figures import figures
 from app.replay.quality import Seen, fitted, seen
@@ -98,6 +100,16 @@ def test_a_latency_that_is_not_logged_is_that_of_its_model_in_the_log() -> None:
     assert costs.estimated["latency"] == 2
 
 
+def test_how_long_failures_took_is_no_latency_of_before() -> None:
+    ok = np.array([True, True, False, True] * 10)
+    of = replayed(40, ok=ok, latency_s=np.where(ok, 2.0, 9.0))
+    shown = figures(simulation(of))
+    assert shown["latency"]["before"]["mean_s"] == 2.0
+    assert shown["by_tenant"][0]["before_s"] == 2.0
+    after = shown["latency"]["after"]["mean_s"]
+    assert shown["intervals"]["latency_ratio"][0] == pytest.approx(2.0 / after, rel=1e-3)
+
+
 def test_the_model_that_answered_then_is_as_fast_now() -> None:
     made = simulation(replayed(2, latency_s=[3, 4], score=[0.9, 0.1]))
     assert made.after_s[0] == pytest.approx(3 + 0.0261)
@@ -146,7 +158,10 @@ def test_the_share_of_failures_after_is_that_of_every_call_of_every_tier_failing
 def test_the_bundled_classifier_says_how_often_it_errs() -> None:
     found = seen(ClassifierConfig())
     assert found is not None
-    assert (found.among, found.wrong) == (360, 35)
+    card = json.loads((WEIGHTS / "card.json").read_text("utf-8"))["held_out"]["product"]
+    expected = [card["rows"] * card[name] for name in ("below_top", "too_weak")]
+    assert [found.among, found.wrong] == pytest.approx(expected, abs=0.5)
+    assert 0.05 < found.wrong / found.among < 0.15
 
 
 def test_a_calibration_says_what_quality_it_keeps(tmp_path: Path) -> None:
