@@ -33,6 +33,8 @@ class Assumptions(Section):
         exact_hit_s: What an exact hit takes; this and the next two are `tierwise bench overhead`'s.
         semantic_hit_s: What a hit by meaning takes.
         miss_s: What a miss takes beside the tier's own time.
+        own_error: By how much of themselves these three may be off, at 95 % confidence: a machine is not as fast at all
+            times. It widens the intervals of latency.
         answer_tokens: Of an answer, where the log has no answers at all.
         profile_answer_tokens: By profile, of an answer that its instruction or its schema keeps short; by default an
             answer is as long as the logged one, up to the profile's `max_tokens`.
@@ -43,6 +45,7 @@ class Assumptions(Section):
     exact_hit_s: NonNegativeFloat = 0.0012
     semantic_hit_s: NonNegativeFloat = 0.0144
     miss_s: NonNegativeFloat = 0.0261
+    own_error: NonNegativeFloat = 0.2
     answer_tokens: PositiveInt = 300
     profile_answer_tokens: Mapping[str, PositiveInt] = {}
     wrong_answer_usd: NonNegativeFloat | None = None

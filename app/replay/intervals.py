@@ -22,8 +22,9 @@ def intervals(simulation: Simulation) -> dict[str, Any]:
     """Return `[expected, low, high]` of each figure.
 
     Shares, sums and means are drawn anew by stretches of the log (a block bootstrap), lost requests by their number
-    (Poisson), given the share of the log's that were lost (Clopper and Pearson). What the intervals do not cover is
-    that latencies, prices or the lengths of answers are other than assumed.
+    (Poisson), given the share of the log's that were lost (Clopper and Pearson). The gateway's own part of the latency
+    is drawn with its error. What the intervals do not cover is that the tiers' latencies, prices or the lengths of
+    answers are other than assumed.
 
     Returns:
         `cost_change`, `mean_s`, `latency_ratio`, `hit_rate`, `tiers` by name, `token_cut` (of the answers that tiers
@@ -31,14 +32,16 @@ def intervals(simulation: Simulation) -> dict[str, Any]:
     """
     costs, replayed, routed = simulation.costs, simulation.replayed, simulation.routed
     names = [tier.name for tier in simulation.config.tiers]
-    drawn = _Stretches(replayed.columns["time"])
+    drawn, assumed = _Stretches(replayed.columns["time"]), simulation.config.replay
+    hit_s = np.where(replayed.exact, assumed.exact_hit_s, assumed.semantic_hit_s)
     sums = {
         "all": drawn.sums(np.broadcast_to(1, len(routed))),
         "before_usd": drawn.sums(costs.before_usd),
         "after_usd": drawn.sums(simulation.after_usd),
         "answered": drawn.sums(replayed.answered),
         "before_s": drawn.sums(np.where(replayed.answered, costs.before_s, 0.0)),
-        "after_s": drawn.sums(simulation.after_s),
+        "after_s": drawn.sums(simulation.after_s)
+        + drawn.errors(assumed.own_error) * drawn.sums(np.where(routed, assumed.miss_s, hit_s)),
         "hits": drawn.sums(~routed),
         "logged": drawn.sums(np.where(routed, costs.logged.completion, 0.0)),
         "shaped": drawn.sums(np.where(routed, costs.shaped.completion, 0.0)),
@@ -94,6 +97,11 @@ class _Stretches:
         """Return the sums of a column, `(1 + draws,)`: as it is, then over stretches drawn with replacement."""
         by_stretch = np.bincount(self._of, weights=column, minlength=self._weights.shape[1])
         return np.asarray(self._weights @ by_stretch, np.float64)
+
+    def errors(self, half_width: float) -> Floats:
+        """Return relative errors, `(1 + draws,)`: none, then normal ones with that half-width at 95 % confidence."""
+        drawn = np.random.default_rng(1).normal(0, half_width / stats.norm.ppf(0.975), _DRAWS)
+        return np.concatenate([[0.0], np.maximum(drawn, -1.0)])
 
 
 def _ends(parts: Floats, wholes: Floats) -> list[float]:

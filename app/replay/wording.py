@@ -44,7 +44,8 @@ def assumptions(simulation: Simulation) -> list[str]:
     assumed = config.replay
     say(
         f"Tierwise itself: {1e3 * assumed.exact_hit_s:.1f} ms for an exact hit, "
-        f"{1e3 * assumed.semantic_hit_s:.1f} ms for one by meaning, {1e3 * assumed.miss_s:.1f} ms before a tier."
+        f"{1e3 * assumed.semantic_hit_s:.1f} ms for one by meaning, {1e3 * assumed.miss_s:.1f} ms before a tier, "
+        f"{100 * assumed.own_error:.0f} % more or less."
     )
     if config.cache.threshold is None:
         say("Expected false hits: the calibration's share holds for this log too; exact hits are never wrong.")

@@ -206,6 +206,14 @@ def test_what_a_path_takes_is_said_if_it_was_taken_often_enough() -> None:
     assert overheads(run(hits)) == {"exact_hit_s": 0.01}
 
 
+def test_a_path_s_own_time_is_as_unsure_as_stretches_of_misses_are_unlike() -> None:
+    misses = [answered(cache="miss")] * 120
+    took = [Seconds(1.0, own) for own in (0.02, 0.03, 0.04) for _ in range(40)]
+    found = overheads(Run([ASKED] * 120, misses, took, []))
+    assert found == {"miss_s": 0.03, "own_error": pytest.approx(1.96 / 3, abs=1e-3)}
+    assert "own_error" not in overheads(run(misses[:119]))
+
+
 def test_a_measured_figure_is_within_the_intervals_or_the_promise_is_not_kept() -> None:
     cache = {"hit_rate": 0.4, "semantic": 0.1, "measured_false_hits": {"of_semantic_hits": [0.02, 0.0, 0.08]}}
     cache["expected_false_hits"] = None

@@ -16,6 +16,7 @@ from app.config import GatewayConfig
 from app.pricing import cost_usd
 from app.schema import Usage
 
+_STRETCH = 40  # misses that are a stretch of the machine's time
 _MEANING = re.compile(r"\bm\d{6,}\b")
 
 
@@ -135,7 +136,11 @@ def token_cut(before: Run, after: Run) -> dict[str, float]:
 
 
 def overheads(run: Run) -> dict[str, float]:
-    """Return what each path took beside the upstreams, under the replay's names; without those seen too rarely."""
+    """Return what each path took beside the upstreams, under the replay's names; without those seen too rarely.
+
+    Their error is how far the means of stretches of misses lie apart: another stretch of the machine's time is like
+    one of these, not like the mean of all.
+    """
     paths: dict[str, Callable[[Answer], bool]] = {
         "exact_hit_s": lambda answer: answer.headers.get("cache-reason") == "exact",
         "semantic_hit_s": lambda answer: (
@@ -148,6 +153,9 @@ def overheads(run: Run) -> dict[str, float]:
         own = [seconds.own_s for answer, seconds in zip(run.answers, run.seconds, strict=True) if on_path(answer)]
         if len(own) >= 5:
             found[name] = round(float(np.mean(own)), 5)
+    if len(own) >= 3 * _STRETCH:  # of misses, the last
+        means = [np.mean(own[i : i + _STRETCH]) for i in range(0, len(own) - _STRETCH + 1, _STRETCH)]
+        found["own_error"] = round(1.96 * float(np.std(means, ddof=1) / np.mean(means)), 3)
     return found
 
 

@@ -39,6 +39,20 @@ def test_an_interval_gets_narrower_with_the_length_of_the_log() -> None:
     assert width(4000) < 0.6 * width(1000)
 
 
+def test_a_machine_that_is_now_faster_now_slower_widens_the_interval_of_the_latency() -> None:
+    def found(own_error: float) -> tuple[list[float], list[float]]:
+        config = changed(replay={"miss_s": 1.0, "own_error": own_error})
+        figures = intervals(simulation(replayed(1000), config))
+        return figures["mean_s"], figures["latency_ratio"]
+
+    (mean, low, high), ratio = found(0.2)
+    assert [mean - low, high - mean] == pytest.approx([0.2, 0.2], rel=0.1)
+    sure_mean, sure_ratio = found(0.0)
+    assert (sure_mean[0], sure_ratio[0]) == (mean, ratio[0])
+    assert sure_mean[2] - sure_mean[1] < 0.01
+    assert ratio[2] - ratio[1] > sure_ratio[2] - sure_ratio[1]
+
+
 def test_tokens_are_cut_by_the_shape_of_routed_requests_alone() -> None:
     of = replayed(
         10,
