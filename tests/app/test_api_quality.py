@@ -37,7 +37,7 @@ def quality() -> FakeQuality:
 async def test_an_admin_sees_how_much_quality_is_kept_and_what_it_cost(quality: FakeQuality) -> None:
     quality.drawn, quality.added, quality.spent_usd = [True, True, False, False], [("local", False)], 0.25
     shown = (await client(quality).get("/v1/quality", headers=ADMIN)).json()
-    assert shown["promised"] == 0.95
+    assert shown["promised"] == 0.9
     assert shown["kept"]["estimate"] == 0.5
     assert shown["kept"]["lower"] <= 0.5 < shown["kept"]["upper"]
     assert (shown["tiers"]["local"]["checked"], shown["tiers"]["local"]["worse"]) == (1, 1)
