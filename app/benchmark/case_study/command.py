@@ -33,7 +33,7 @@ from app.replay.simulate import simulate
 
 CONFIG = Path("configs/case-study.yaml")
 DATA = Path("../shared/data")
-_WARM_UP = 600  # requests that share nothing with the others
+_WARM_UP = 2_000  # requests that share nothing with the others
 _COLD = 100  # of them, whose times say nothing of later ones
 _BEFORE_FASTER = 5  # times the speed: scripts alone are asked, which takes the machine next to nothing
 
