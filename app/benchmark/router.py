@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import statistics
 import time
@@ -217,11 +216,11 @@ def _cuts(config: GatewayConfig) -> tuple[float, float]:
 
 def _card(classifier: ClassifierConfig) -> dict[str, Any]:
     """Read what the classifier was trained on."""
-    file = classifier.folder() / "card.json"
-    card = json.loads(file.read_text("utf-8"))
+    card = classifier.card()
     if not {"data", "seed"} <= card.keys():
+        file = classifier.folder() / "card.json"
         raise ConfigError(f"classifier.model: `{file}` does not say what the classifier was trained on")
-    return dict(card)
+    return card
 
 
 def _recorded(file: Path, files: Iterable[Sequence[Row]]) -> Baseline:

@@ -66,7 +66,7 @@ class ClassifierConfig(Section):
                     f"classifier.model: there is no `{file.name}` in `{folder}`; `tierwise train classifier` makes it"
                 )
         try:
-            scale = Scale.of(json.loads(card.read_text("utf-8"))["scale"])
+            scale = Scale.of(self.card()["scale"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"classifier.model: `{card}` has no readable `scale`") from error
         name = hashlib.blake2b(graph.read_bytes(), digest_size=4).hexdigest()
@@ -76,10 +76,17 @@ class ClassifierConfig(Section):
     def promised(self) -> float | None:
         """Return the share of the top tier's quality that `CUTS` keep, by the card; None where it promises nothing."""
         try:
-            promises = json.loads((self.folder() / "card.json").read_text("utf-8"))["promise"].values()
-            return min(float(promise["quality"]) for promise in promises)
+            return min(float(promise["quality"]) for promise in self.card()["promise"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # its rows could not support any, or it is of before there were promises
+
+    def card(self) -> dict[str, Any]:
+        """Read what the training wrote of the model.
+
+        Raises:
+            OSError: There is none, or ValueError: it is no JSON.
+        """
+        return dict(json.loads((self.folder() / "card.json").read_text("utf-8")))
 
     def folder(self) -> Path:
         """Return where the model is."""

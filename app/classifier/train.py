@@ -282,9 +282,9 @@ def _loss(model: Any, tokenizer: Any, batch: Sequence[Example]) -> Any:
 
 def _outputs(encoder: OnnxEncoder, examples: Sequence[Example]) -> Array:
     """Run the graph that serves; one by one, since int8 activations hang on what is in a batch."""
-    features = (np.array([text_features(example.prompt)], np.float32) for example in examples)
+    prompts = [example.prompt for example in examples]
     return np.concatenate(
-        [encoder.run([example.prompt], features=of) for example, of in zip(examples, features, strict=True)]
+        [encoder.run([prompt], features=np.array([text_features(prompt)], np.float32)) for prompt in prompts]
     )
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundled import resolve
 from app.cache.calibration import upper_bound
 from app.classifier import ClassifierConfig
 from app.classifier.calibration import RouterCalibration
-from app.classifier.encoder import WEIGHTS
 
 _CONFIDENCE = 0.975  # of each end: 95 % of both
 _SHALLOWEST, _STEEPEST = 0.1, 400.0
@@ -43,9 +39,8 @@ def seen(config: ClassifierConfig) -> Seen | None:
         wrong = min(among, max(0, round(made.rows * (1 - made.quality_kept))))
         source = f"`{config.calibration}`: {made.quality_kept:.1%} of the quality kept on {made.rows} outcomes"
         return Seen(wrong, among, source) if among else None
-    folder = WEIGHTS if config.model == "bundled" else Path(resolve(config.model)).expanduser()
     try:
-        held_out = json.loads((folder / "card.json").read_text("utf-8"))["held_out"]["product"]
+        held_out = config.card()["held_out"]["product"]
         rows = int(held_out["rows"])
         wrong, among = (round(rows * float(held_out[name])) for name in ("too_weak", "below_top"))
     except (OSError, ValueError, KeyError, TypeError):

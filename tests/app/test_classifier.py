@@ -69,7 +69,7 @@ def test_easy_questions_about_a_long_text_are_seldom_for_the_top_tier_and_a_hard
     prompts = [f"{text}\n\n{question}" if last else f"{question}\n\n{text}" for question in questions]
     *easy, hard = classifier.scores(prompts)
     assert np.median(easy) < 0.7 < hard
-    assert max(easy) < hard
+    assert max(easy) < (hard if last else 0.6)
 
 
 def test_what_a_text_is_longer_than_the_window_by_hardly_matters(classifier: EncoderClassifier) -> None:

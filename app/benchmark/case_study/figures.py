@@ -148,13 +148,12 @@ def overheads(run: Run) -> dict[str, float]:
         ),
         "miss_s": lambda answer: answer.ok and answer.headers.get("cache") != "hit",
     }
-    found = {}
-    for name, on_path in paths.items():
-        own = [seconds.own_s for answer, seconds in zip(run.answers, run.seconds, strict=True) if on_path(answer)]
-        if len(own) >= 5:
-            found[name] = round(float(np.mean(own)), 5)
-    if len(own) >= 3 * _STRETCH:  # of misses, the last
-        means = [np.mean(own[i : i + _STRETCH]) for i in range(0, len(own) - _STRETCH + 1, _STRETCH)]
+    pairs = list(zip(run.answers, run.seconds, strict=True))
+    took = {name: [seconds.own_s for answer, seconds in pairs if on_path(answer)] for name, on_path in paths.items()}
+    found = {name: round(float(np.mean(own)), 5) for name, own in took.items() if len(own) >= 5}
+    misses = took["miss_s"]
+    if len(misses) >= 3 * _STRETCH:
+        means = [np.mean(misses[i : i + _STRETCH]) for i in range(0, len(misses) - _STRETCH + 1, _STRETCH)]
         found["own_error"] = round(1.96 * float(np.std(means, ddof=1) / np.mean(means)), 3)
     return found
 
