@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from app.errors import ConfigError
+from app.ports import free_port
 
 
 class EmbeddedRedis:
@@ -140,13 +141,6 @@ class EmbeddedRedis:
         # -LOADING while it reads its file; another pid where the port is another server's
         ours = self._process is not None and b"process_id:%d\r" % self._process.pid in reply
         return (ours and reply.startswith(b"+PONG")) or reply.startswith(b"-NOAUTH")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _binary() -> str:

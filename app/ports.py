@@ -1,14 +1,17 @@
-"""Ports that no other gateway of this machine uses."""
+"""Ports that nobody else on this machine uses."""
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
+from random import SystemRandom
 
 from app.errors import ConfigError
 
 _FIRST, _LAST = 20_000, 32_000  # above the ports of Ray's workers, below those that Linux gives to clients
 _BLOCK = 400
+_SINGLE = range(_LAST, 32_768)  # beside the blocks, and still below those for clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +59,17 @@ class PortBlock:
     def close(self) -> None:
         """Give the block back."""
         self._claim.close()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now, and that the system gives to no client before we do.
+
+    Raises:
+        ConfigError: All are taken.
+    """
+    ports = SystemRandom()  # a seeded one would give two processes the same
+    for port in ports.sample(_SINGLE, len(_SINGLE)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigError(f"every port from {_SINGLE[0]} to {_SINGLE[-1]} is in use; stop what listens there")

@@ -14,7 +14,7 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from app.config import ServeFile, read_serve_file
-from app.embedded_redis import free_port
+from app.ports import free_port
 
 _CPUS = 4  # logical ones, of a worker
 

@@ -34,8 +34,9 @@ from app.benchmark.overhead import CONFIG, listening, scripted_upstream
 from app.benchmark.prompts import REWORDED, STORED, fresh
 from app.bundled import state_dir
 from app.config import read_serve_file
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.launch import Launcher
+from app.ports import free_port
 
 LITELLM = "litellm[proxy]<1.109"
 _CONCURRENCY = (1, 8, 32, 64)

@@ -14,8 +14,9 @@ from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.errors import ConfigError
+from app.ports import free_port
 
 SLOTS = 16384
 _MASTERS = 3

@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from app.config import ServeFile, read_serve_file
-from app.embedded_redis import free_port
 from app.launch import Launcher
+from app.ports import free_port
 
 
 @contextlib.contextmanager

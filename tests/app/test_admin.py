@@ -17,8 +17,9 @@ from app.cache.bound import Bound, Tally
 from app.cache.bounds import RedisBounds
 from app.cache.semantic import CacheConfig
 from app.cache.store import Limits
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.errors import CacheUnavailableError
+from app.ports import free_port
 from app.schema import CacheEntry, CacheKey, Embedding
 from tests.fakes import answer, chat
 

@@ -15,7 +15,7 @@ from app.benchmark.load import Asking, UnexpectedAnswerError, play
 from app.benchmark.overhead import listening
 from app.benchmark.peers import ratios
 from app.benchmark.prompts import REWORDED, STORED, fresh
-from app.embedded_redis import free_port
+from app.ports import free_port
 from tests.waiting import eventually
 
 

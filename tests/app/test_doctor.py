@@ -22,8 +22,9 @@ from app.cli import app
 from app.config import GatewayConfig, read_serve_file
 from app.doctor import Finding, as_lines, diagnose, gateway, gpu, machine
 from app.doctor.redis import Facts, judged, redis_findings
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.isolation import SERVE_ENVIRONMENT
+from app.ports import free_port
 from app.tenants import KeyFileTenants
 from tests.fakes import CONFIG, serve_file
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from app.config import read_serve_file
-from app.embedded_redis import free_port
 from app.errors import ConfigError
 from app.launch import Launcher
+from app.ports import free_port
 
 LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from app import ports
 from app.errors import ConfigError
-from app.ports import PortBlock
+from app.ports import PortBlock, free_port
 
 
 def test_two_gateways_have_no_port_in_common_and_a_closed_one_leaves_its_own() -> None:
@@ -37,3 +39,12 @@ def test_one_too_many_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_LAST", ports._FIRST)
     with pytest.raises(ConfigError, match="stop other gateways"):
         PortBlock.claim()
+
+
+def test_a_free_port_is_nobody_elses_and_in_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free := free_port()))
+        assert free >= ports._LAST
+        monkeypatch.setattr(ports, "_SINGLE", range(free, free + 1))
+        with pytest.raises(ConfigError, match=f"every port from {free}"):
+            free_port()

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from app.config import read_serve_file
-from app.embedded_redis import free_port
 from app.errors import ConfigError
 from app.launch import Launcher
+from app.ports import free_port
 from app.tenants import key_hash
 from tests.collector import Collector
 from tests.upstream import Upstream

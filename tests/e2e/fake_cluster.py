@@ -19,8 +19,8 @@ from typing import Any, Self
 import yaml
 
 from app.config import read_serve_file
-from app.embedded_redis import free_port
 from app.isolation import Isolation
+from app.ports import free_port
 
 _HEAD = "f" * 51 + "00000"
 # Seconds in place of the minutes that production takes for the same decisions.

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from app.benchmark.case_study.command import measure
-from app.embedded_redis import free_port
+from app.ports import free_port
 from tests.app.replay.machines import OneProcess
 
 pytestmark = pytest.mark.serve

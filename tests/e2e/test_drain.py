@@ -13,9 +13,9 @@ import yaml
 
 from app.apply import Applied, apply
 from app.config import read_serve_file
-from app.embedded_redis import free_port
 from app.errors import ConfigError
 from app.launch import Launcher
+from app.ports import free_port
 from app.serve_api import ServeAPI
 from tests.upstream import Script, Upstream
 from tests.waiting import eventually

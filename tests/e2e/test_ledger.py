@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from app.config import read_serve_file
-from app.embedded_redis import EmbeddedRedis, free_port
+from app.embedded_redis import EmbeddedRedis
 from app.launch import Launcher
 from app.operate_ledger import ledger_export, ledger_summary
+from app.ports import free_port
 from app.tenants import key_hash
 from tests.upstream import Script, Upstream
 from tests.waiting import eventually

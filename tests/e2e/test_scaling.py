@@ -13,7 +13,7 @@ import httpx2
 import pytest
 import yaml
 
-from app.embedded_redis import free_port
+from app.ports import free_port
 from tests.e2e.fake_cluster import FakeCluster
 from tests.upstream import Script, Upstream
 from tests.waiting import eventually
