@@ -39,6 +39,7 @@ class Assumptions(Section):
         profile_answer_tokens: By profile, of an answer that its instruction or its schema keeps short; by default an
             answer is as long as the logged one, up to the profile's `max_tokens`.
         wrong_answer_usd: What a wrong answer costs you; by default ten times the mean request.
+        max_requests: The newest of a longer log are played, since memory grows with them, by some 80 bytes each.
     """
 
     latency: Mapping[str, LatencyModel] = {}
@@ -49,3 +50,4 @@ class Assumptions(Section):
     answer_tokens: PositiveInt = 300
     profile_answer_tokens: Mapping[str, PositiveInt] = {}
     wrong_answer_usd: NonNegativeFloat | None = None
+    max_requests: PositiveInt = 20_000_000

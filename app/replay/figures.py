@@ -38,6 +38,7 @@ def figures(simulation: Simulation) -> dict[str, Any]:
         "log": {
             "files": [shown_name(file) for file in replayed.files],
             "requests": rows,
+            "left_out": replayed.left_out,
             "from": None if replayed.untimed else _date(float(times.min())),
             "to": None if replayed.untimed else _date(float(times.max())),
             "days": round(replayed.days, 3),

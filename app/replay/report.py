@@ -83,6 +83,8 @@ def summary(shown: Mapping[str, Any], console: Console) -> None:
     """Print the case study's table and what else fits on a screen."""
     log, cache = shown["log"], shown["cache"]
     console.print(f"{log['requests']:,} requests in {log['days']:.1f} days, {log['bad_lines']:,} lines not readable")
+    if log["left_out"]:
+        console.print(f"  {log['left_out']:,} older requests left out, by `replay.max_requests`", markup=False)
     for reason, count in log["bad_reasons"].items():
         console.print(f"  {reason}: {count:,}", markup=False)
     table = Table("", "before", "after", "change")

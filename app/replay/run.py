@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.config import GatewayConfig
 from app.errors import ConfigError
 from app.replay.files import find, shown_name
-from app.replay.table import BadLines, Columns, Rows, write
+from app.replay.table import BadLines, Columns, Rows, newest, write
 from app.replay.work import Batch, Work
 
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Replayed:
     Attributes:
         columns: Numbers of the table, its `time` complete.
         untimed: How many requests the log has no time of.
+        left_out: How many older ones it has beside these.
         abilities: What each takes beside text, by commas; `profile` its profile, empty for none.
         reason: The cache's decisions, such as `hit exact`.
         served: The row whose answer was served, or -1.
@@ -112,6 +113,7 @@ class Replayed:
     bad: BadLines
     columns: Columns
     untimed: int
+    left_out: int
     tenant: Labels
     route: Labels
     model: Labels
@@ -183,6 +185,7 @@ def play(
             raise ConfigError(
                 f"there is no request in {', '.join(map(shown_name, files))}{': ' if reasons else ''}{reasons}"
             )
+        left_out = newest(work.rows, config.replay.max_requests)
         rows = Rows(work.rows)
         numbers = {name: work.keep(rows.column(name)) for name in _NUMBERS}
         times, untimed = _timed(numbers, clock())
@@ -192,7 +195,7 @@ def play(
         laps.end("read")
         scores = _encode(cluster, work, len(work.array("texts")), progress)
         laps.end("embed and score")
-        decided = _decide(cluster, work, scopes, count, progress)
+        decided = _decide(cluster, work, scopes, len(rows), progress)
         laps.end("decide")
         compared = _compare(cluster, decided, numbers, progress)
         laps.end("compare")
@@ -203,6 +206,7 @@ def play(
         bad=bad,
         columns=numbers,
         untimed=untimed,
+        left_out=left_out,
         **{name: _labels(work, rows, name) for name in ("tenant", "route", "model", "abilities", "profile")},
         reason=decided.reason,
         served=decided.served,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ _EMPTY = {
 }
 # What reading a row may raise when a field of it is nothing that we know.
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, RecursionError, ArithmeticError, pa.ArrowException)
+_MOST_LINES = 2.0**40  # of a file
 _OPEN = 500  # batches whose description is kept at hand
 BATCH = 1000  # rows of a batch in the file; all but the last have as many
 Columns = dict[str, NDArray[Any]]
@@ -152,6 +154,42 @@ def write(pieces: Iterable[pa.Table], file: Path) -> tuple[int, BadLines]:
     return rows + len(rest), BadLines(reasons, shown)
 
 
+def newest(file: Path, count: int) -> int:
+    """Leave the newest `count` rows alone in a written table, in little memory; return how many older ones are gone.
+
+    A row without a time is as old as the one before it. Where none has a time, the last files and lines are the newest.
+    """
+    rows = Rows(file)
+    over = len(rows) - count
+    if over <= 0:
+        return 0
+    with tempfile.TemporaryFile(dir=file.parent) as first, tempfile.TemporaryFile(dir=file.parent) as second:
+        ages, ranked = (np.memmap(spare, np.float64, "w+", shape=(len(rows),)) for spare in (first, second))
+        for part, of in zip(_batches(ages), rows.ages(), strict=True):
+            part[:] = of
+        ranked[:] = ages
+        ranked.partition(over)  # in its place: neither it nor the table is ever in memory
+        oldest = float(ranked[over])
+        ties = count - sum(int((part > oldest).sum()) for part in _batches(ages))
+
+        def kept() -> Iterator[pa.Table]:
+            left = ties
+            for part, table in zip(_batches(ages), rows.tables(), strict=True):
+                taken = part > oldest
+                tied = np.flatnonzero(part == oldest)[:left]
+                taken[tied], left = True, left - len(tied)
+                yield table.filter(pa.array(taken))
+
+        shorter = file.with_suffix(".newest")
+        write(kept(), shorter)
+        shorter.replace(file)
+    return over
+
+
+def _batches(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (array[start : start + BATCH] for start in range(0, len(array), BATCH))
+
+
 class Rows:
     """The written rows, mapped into memory: the system reads what is asked for, and forgets it when it must."""
 
@@ -188,6 +226,25 @@ class Rows:
             index[start : start + len(part)] = np.array(places, np.int32)[encoded.indices.to_numpy()]
             start += len(part)
         return index, list(names)
+
+    def ages(self) -> Iterator[NDArray[np.float64]]:
+        """Yield of each batch numbers that are larger for newer rows; see `newest`."""
+        timed = any(np.isfinite(part.to_numpy()).any() for part in self._parts("time"))
+        last = -np.inf
+        for times, files, lines in zip(*map(self._parts, ("time", "file", "line")), strict=True):
+            if not timed:
+                yield files.to_numpy() * _MOST_LINES + lines.to_numpy()
+                continue
+            ages = np.concatenate([[last], times.to_numpy()])
+            known = np.isfinite(ages)
+            known[0] = True
+            ages = ages[np.maximum.accumulate(np.where(known, np.arange(len(ages)), 0))]
+            last = ages[-1]
+            yield ages[1:]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the batches whole."""
+        return (pa.Table.from_batches([self._reader.get_batch(i)]) for i in range(self._reader.num_record_batches))
 
     def _parts(self, name: str) -> Iterator[pa.Array]:
         wanted = pa.ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name)])

@@ -17,6 +17,11 @@ def assumptions(simulation: Simulation) -> list[str]:
     replayed, costs, config = simulation.replayed, simulation.costs, simulation.config
     lines: list[str] = []
     say = lines.append
+    if replayed.left_out:
+        say(
+            f"Left out: {replayed.left_out:,} older requests of the log; {len(replayed.hit):,} are played, by "
+            "`replay.max_requests`, since memory grows with them."
+        )
     for name, count in costs.estimated.items():
         if count:
             say(f"Estimated: {name} of {count:,} of {len(replayed.hit):,} requests ({_HOW[name]}).")

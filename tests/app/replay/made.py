@@ -49,6 +49,7 @@ def replayed(count: int = 4, **fields: Any) -> Replayed:
         "bad": BadLines({}, []),
         "columns": columns,
         "untimed": 0,
+        "left_out": 0,
         "tenant": labels(fields.pop("tenants", ["acme"] * count)),
         "abilities": labels(fields.pop("abilities", [""] * count)),
         "profile": labels(fields.pop("profiles", [""] * count)),

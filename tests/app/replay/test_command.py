@@ -184,6 +184,19 @@ def test_what_the_log_leaves_out_is_estimated_and_said_to_be(tmp_path: Path) -> 
     assert any("spread over the month that ends now" in line for line in shown["assumptions"])
 
 
+def test_of_a_log_that_is_too_long_the_newest_requests_are_played_and_that_is_said(
+    tmp_path: Path, shown: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = serve_file(tmp_path, replay={"max_requests": 10}, cache={"ttl_s": 86400})
+    of_newest = replay([str(log_of(tmp_path / "log.jsonl"))], config, "", tmp_path / "r.html", hire=OneProcess)
+    left_out = shown["log"]["requests"] - 10
+    assert (of_newest["log"]["requests"], of_newest["log"]["left_out"]) == (10, left_out)
+    assert of_newest["log"]["to"] == shown["log"]["to"]
+    assert of_newest["log"]["days"] == pytest.approx(9 * 600 / 86400, abs=1e-3)
+    assert f"{left_out} older requests left out" in capsys.readouterr().out
+    assert f"Left out: {left_out} older requests of the log; 10 are played" in (tmp_path / "r.html").read_text()
+
+
 @pytest.mark.parametrize("columns", ["prompt", "prompt=", "promt=question"])
 def test_a_column_that_is_not_mapped_rightly_is_named(columns: str) -> None:
     with pytest.raises(ConfigError, match=r"--columns: `prom\w*t?=\w*` should be NAME=COLUMN"):

@@ -9,8 +9,9 @@ import pytest
 
 from app.cache import cache_key
 from app.config import GatewayConfig
+from app.replay import table
 from app.replay.requests import Gate
-from app.replay.table import BATCH, Rows, tables, write
+from app.replay.table import BATCH, Rows, newest, tables, write
 from tests.fakes import CONFIG
 
 GATE = Gate(CONFIG)
@@ -73,6 +74,40 @@ def test_rows_are_found_across_batches(tmp_path: Path) -> None:
 def test_a_log_without_a_row_makes_an_empty_table(tmp_path: Path) -> None:
     rows = read(tmp_path, ["{broken"])
     assert len(rows) == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "count", "kept"),
+    [
+        ([5, 1, 4, 2, 3, 6, 0], 3, [0, 2, 5]),
+        ([5, 1, 4, 2, 3, 6, 0], 7, [0, 1, 2, 3, 4, 5, 6]),
+        ([7, 7, 7, 7, 7, 7, 7], 3, [0, 1, 2]),  # as many of equals as there is room for
+        ([3, 9, 3, 3, 1, 8, 3], 4, [0, 1, 2, 5]),
+        ([None, 5, None, 1, None, None, 6], 3, [1, 2, 6]),  # as old as the row before
+        ([None, None, None, None, None, None, None], 2, [5, 6]),
+    ],
+)
+def test_of_a_log_that_is_too_long_the_newest_requests_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: list[int | None], count: int, kept: list[int]
+) -> None:
+    monkeypatch.setattr(table, "BATCH", 2)
+    rows: list[dict[str, Any] | str] = [
+        {"prompt": f"question {i}", **({} if time is None else {"time": 1_750_000_000 + time})}
+        for i, time in enumerate(times)
+    ]
+    read(tmp_path, rows)
+    assert newest(tmp_path / "rows.arrow", count) == len(times) - len(kept)
+    left = Rows(tmp_path / "rows.arrow")
+    assert [left.value("prompt", row) for row in range(len(left))] == [f"question {i}" for i in kept]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl", "rows.arrow"]
+
+
+def test_of_a_log_without_times_the_last_lines_of_the_last_file_are_the_newest(tmp_path: Path) -> None:
+    pieces = [piece for place in (1, 0) for piece in tables(place, log(tmp_path, [{"prompt": "a"}] * 3), {}, GATE)]
+    write(pieces, tmp_path / "rows.arrow")  # as when the second file was read first
+    assert newest(tmp_path / "rows.arrow", 4) == 2
+    left = Rows(tmp_path / "rows.arrow")
+    assert list(zip(left.column("file"), left.column("line"), strict=True)) == [(1, 1), (1, 2), (1, 3), (0, 3)]
 
 
 def test_scope_and_entry_are_those_of_the_cache(tmp_path: Path) -> None:
