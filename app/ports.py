@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from app.errors import ConfigError
 _FIRST, _LAST = 20_000, 32_000  # above the ports of Ray's workers, below those that Linux gives to clients
 _BLOCK = 400
 _SINGLE = range(_LAST, 32_768)  # beside the blocks, and still below those for clients
+# in turn, so that one which is asked for soon after is another; a seeded order would be the same in every process
+_turns = itertools.cycle(SystemRandom().sample(_SINGLE, len(_SINGLE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,12 @@ class PortBlock:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now, and that the system gives to no client before we do.
+    """Return a port that nobody listens on now, and that neither the system nor the next call gives to another.
 
     Raises:
         ConfigError: All are taken.
     """
-    ports = SystemRandom()  # a seeded one would give two processes the same
-    for port in ports.sample(_SINGLE, len(_SINGLE)):
+    for port in itertools.islice(_turns, len(_SINGLE)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
