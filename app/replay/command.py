@@ -51,10 +51,13 @@ def replay(
     console = Console()
     # gone at the end: it holds the prompts
     with tempfile.TemporaryDirectory(prefix="tierwise-replay-") as folder, _bars() as bars:
-        replayed = play(Path(folder), logs, file.config, names, _progress(bars), hire)
+        progress = _progress(bars)
+        replayed = play(Path(folder), logs, file.config, names, progress, hire)
+        reckoned = progress("reckon", 1)
         simulation = simulate(replayed, costs_of(replayed, file.config), file.config)
         shown, drawn = figures(simulation), samples(simulation, redact)
         out.write_text(page(simulation, shown, drawn), "utf-8")
+        reckoned(1)
     if config_out is not None:
         write_config(simulation, file, config_out)
     if json_file is not None:
