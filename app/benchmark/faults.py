@@ -7,6 +7,7 @@ import math
 import random
 import zlib
 from collections import Counter
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -78,15 +79,16 @@ class FaultyUpstream:
             pieces = [piece.replace(b'"choices"', b'"choices', 1) for piece in pieces]
         content_type = "text/event-stream" if body.get("stream") else "application/json"
         response = web.StreamResponse(headers={"content-type": content_type})
-        await response.prepare(request)
-        for i, piece in enumerate(pieces):
-            if kind == "cut" and i == max(1, len(pieces) // 2):
-                assert request.transport
-                request.transport.abort()
-                return response
-            await response.write(piece)
-            await self._pause(kind, i / len(pieces))
-        await response.write_eof()
+        with suppress(ConnectionResetError):  # who asked was killed, or has gone
+            await response.prepare(request)
+            for i, piece in enumerate(pieces):
+                if kind == "cut" and i == max(1, len(pieces) // 2):
+                    assert request.transport
+                    request.transport.abort()
+                    return response
+                await response.write(piece)
+                await self._pause(kind, i / len(pieces))
+            await response.write_eof()
         return response
 
 

@@ -322,14 +322,13 @@ class RedisStore:
         return decoded(await self._call(lambda: self._client.get(key_name(key.scope, "e", key.entry))))
 
     async def _call(self, command: Callable[[], Awaitable[T]]) -> T:
-        import redis
-
         if self._failfast.tripped:
             raise CacheUnavailableError("Redis did not answer a moment ago")
         try:
             return await command()
-        # a cluster without a node that answers is no RedisError
-        except (redis.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError) as error:
+        # Not RedisError alone: a cluster's client that has lost a node closes its connections to all of them, and the
+        # calls that are about to use one fail by whatever they were at.
+        except Exception as error:
             self._failfast.trip()
             raise CacheUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 import msgspec
 import numpy as np
 import pytest
+import uvloop
 
 from app.benchmark.redis_cluster import redis_cluster
 from app.cache import RedisConfig, RedisSemanticCache, RedisStore, cache_key
@@ -192,6 +194,24 @@ async def test_a_hit_by_meaning_is_a_use(store: RedisStore) -> None:
     await put(store, "text f", "acme", 0.0, 1.0)
     assert await store.get(key("text a", "acme")) is not None
     assert await store.get(key("text b", "acme")) is None
+
+
+def test_a_cache_whose_connections_another_call_closes_is_down(config: tuple[bool, str]) -> None:
+    cluster, url = config
+
+    async def ask(after: int) -> list[CacheEntry | BaseException | None]:
+        store = RedisConfig(timeout_s=5, cluster=cluster, retry_after_s=0.001).build(url=url)
+        await store.get(key("first", "acme"))
+        calls = [asyncio.create_task(store.get(key(f"text {i}", f"tenant {i}"))) for i in range(100)]
+        for _ in range(after):
+            await asyncio.sleep(0)
+        await store._client.aclose()  # as a cluster's client does for one that has lost a node
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        await store.close()
+        return found
+
+    found = [one for after in range(1, 8) for one in uvloop.run(ask(after))]  # the loop that the gateway runs on
+    assert [one for one in found if one is not None and not isinstance(one, CacheUnavailableError)] == []
 
 
 async def test_a_cluster_that_is_not_there_is_a_cache_that_is_down() -> None:
