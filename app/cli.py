@@ -76,8 +76,12 @@ def apply(
 
 @app.command()
 def prepare() -> None:
-    """Prepare the bundled models; done once."""
+    """Prepare the bundled models, and what Serve is to run as HAProxy on a cluster; done once."""
     prepared()
+    from app.bundled import state_dir
+    from app.isolation import write_haproxy
+
+    write_haproxy(state_dir() / "haproxy")
 
 
 @app.command()

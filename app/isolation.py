@@ -34,13 +34,15 @@ SERVE_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",  # the log is read while it is written
 }
 _RUN_ID = "TIERWISE_RUN_ID"  # marks all that is started
-# Serve's HAProxy template cannot be configured in two things, so its file is edited on the way to the real binary.
+# Serve's HAProxy template cannot be configured in three things, so its file is edited on the way to the real binary.
 _HAPROXY = r"""#!/bin/sh
 last=
 for argument; do
   if [ "$last" = -f ]; then
-    # These headers of a client would switch off Serve's timeouts and its cancellation.
+    # These headers of a client would switch off Serve's timeouts and its cancellation. HAProxy asks another replica
+    # only if it had the body before it asked the first, and clients send that apart from the headers.
     grep -q del-header "$argument" || sed -i '/^frontend http_frontend/,/ bind /s/^ *bind .*/&\
+    option http-buffer-request\
     http-request del-header x-request-timeout-seconds\
     http-request del-header x-request-disconnect-disabled\
     http-request del-header serve_multiplexed_model_id/' "$argument"
@@ -82,9 +84,7 @@ class Isolation:
             "METRICS_SOCKET_PATH": "metrics.sock",
         }
         self.folder.mkdir(mode=0o700)
-        wrapper = self.folder / "haproxy"
-        wrapper.write_text(_HAPROXY.format(host=host, binary=haproxy_binary()), "utf-8")
-        wrapper.chmod(0o700)
+        wrapper = write_haproxy(self.folder / "haproxy", host)
         return {
             **os.environ,
             **SERVE_ENVIRONMENT,
@@ -120,6 +120,20 @@ class Isolation:
             return bool(process.environ().get(_RUN_ID) == self._run_id)
         except psutil.Error:
             return False
+
+
+def write_haproxy(file: Path, host: str = "0.0.0.0") -> Path:
+    """Write what Serve is to run as HAProxy (`RAY_SERVE_HAPROXY_BINARY_PATH`).
+
+    Args:
+        host: What the gateway listens on.
+
+    Raises:
+        ConfigError: The HAProxy that comes with Ray is missing.
+    """
+    file.write_text(_HAPROXY.format(host=host, binary=haproxy_binary()), "utf-8")
+    file.chmod(0o700)
+    return file
 
 
 def haproxy_binary() -> Path:

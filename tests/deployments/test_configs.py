@@ -240,5 +240,7 @@ def test_no_replica_runs_on_the_head(cluster: dict[str, Any]) -> None:
 def test_ray_starts_with_the_settings_of_tierwise_serve_on_every_node(cluster: dict[str, Any]) -> None:
     head, worker = map(shlex.split, start_commands(cluster))
     settings = {f"{name}={value}" for name, value in SERVE_ENVIRONMENT.items()}
+    settings.add("RAY_SERVE_HAPROXY_BINARY_PATH=$HOME/.cache/tierwise/haproxy")
+    assert "~/venv/bin/tierwise prepare" in cluster["setup_commands"]  # which writes it
     assert settings <= set(head)
     assert settings <= set(worker)

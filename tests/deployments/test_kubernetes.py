@@ -105,7 +105,12 @@ def test_every_ray_container_has_the_settings_of_tierwise_serve_and_what_the_con
     entries = container(group)["env"]
     values = {entry["name"]: entry["value"] for entry in entries if "value" in entry}
     assert {name: values.get(name) for name in SERVE_ENVIRONMENT} == SERVE_ENVIRONMENT
-    assert {name for name in values if name.startswith("RAY_")} <= set(SERVE_ENVIRONMENT)
+    written = re.search(r"TIERWISE_HOME=(\S+)", (ROOT / "Dockerfile").read_text("utf-8"))
+    assert written is not None
+    assert values["RAY_SERVE_HAPROXY_BINARY_PATH"] == f"{written[1]}/haproxy"  # by `tierwise prepare`
+    assert {name for name in values if name.startswith("RAY_")} - set(SERVE_ENVIRONMENT) == {
+        "RAY_SERVE_HAPROXY_BINARY_PATH"
+    }
     keys = {target.api_key_env for tier in CONFIG.tiers for target in tier.targets if target.api_key_env}
     assert isinstance(CONFIG.redis, RedisConfig)
     assert {*keys, CONFIG.redis.url_env, "HF_TOKEN"} <= {entry["name"] for entry in entries}

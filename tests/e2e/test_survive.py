@@ -18,3 +18,5 @@ def test_a_killed_node_controller_replica_or_redis_costs_no_request_but_streams_
             part,
             counts,
         )
+    # HAProxy asks the other replica of the ingress: not even a client without retries loses one
+    assert [found["ingress replica"][kind]["failed"] for kind in ("whole", "stream not begun")] == [0, 0]
