@@ -163,27 +163,26 @@ def newest(file: Path, count: int) -> int:
     over = len(rows) - count
     if over <= 0:
         return 0
-    with tempfile.TemporaryFile(dir=file.parent) as first, tempfile.TemporaryFile(dir=file.parent) as second:
-        ages, ranked = (np.memmap(spare, np.float64, "w+", shape=(len(rows),)) for spare in (first, second))
-        for part, of in zip(_batches(ages), rows.ages(), strict=True):
-            part[:] = of
-        ranked[:] = ages
+    with tempfile.TemporaryFile(dir=file.parent) as spare:
+        ranked = np.memmap(spare, np.float64, "w+", shape=(len(rows),))
+        for part, ages in zip(_batches(ranked), rows.ages(), strict=True):
+            part[:] = ages
         ranked.partition(over)  # in its place: neither it nor the table is ever in memory
         oldest = float(ranked[over])
-        ties = count - sum(int((part > oldest).sum()) for part in _batches(ages))
-
-        def kept() -> Iterator[pa.Table]:
-            left = ties
-            for part, table in zip(_batches(ages), rows.tables(), strict=True):
-                taken = part > oldest
-                tied = np.flatnonzero(part == oldest)[:left]
-                taken[tied], left = True, left - len(tied)
-                yield table.filter(pa.array(taken))
-
-        shorter = file.with_suffix(".newest")
-        write(kept(), shorter)
-        shorter.replace(file)
+        ties = sum(int((part == oldest).sum()) for part in _batches(ranked[over:]))
+    shorter = file.with_suffix(".newest")
+    write(_younger(rows, oldest, ties), shorter)
+    shorter.replace(file)
     return over
+
+
+def _younger(rows: Rows, oldest: float, ties: int) -> Iterator[pa.Table]:
+    """Yield the rows that are younger than that, and so many that are as old."""
+    for ages, table in zip(rows.ages(), rows.tables(), strict=True):
+        taken = ages > oldest
+        tied = np.flatnonzero(ages == oldest)[:ties]
+        taken[tied], ties = True, ties - len(tied)
+        yield table.filter(pa.array(taken))
 
 
 def _batches(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
